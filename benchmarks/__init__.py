@@ -1,0 +1,1 @@
+"""Speed against the limit and strength on reference targets; `make bench` writes RESULTS.md."""

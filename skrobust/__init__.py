@@ -1,0 +1,7 @@
+"""Adversarial robustness for scikit-learn: attack, train, score and select classifiers."""
+
+from .classifiers import RobustClassifier
+from .differentiable import to_torch
+
+__all__ = ["RobustClassifier", "to_torch"]
+__version__ = "0.1.0"

@@ -1,0 +1,57 @@
+"""Input-gradient regularisation."""
+
+from numbers import Real
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from ..utils._sklearn import Interval
+from ._base import BaseDefense
+
+
+class InputGradientRegularization(BaseDefense):
+    """Cross-entropy plus what an attacker could add to it if the loss were linear.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        Weight of the penalty. With 1 the loss is the cross-entropy at the end of one steepest step,
+        to first order; larger weights also hold down what first order does not see.
+
+    See Also
+    --------
+    AdversarialTraining : Several steps: stronger, and slower.
+
+    Notes
+    -----
+    The loss is ``L(x) + weight * max_{‖d / eps‖ <= 1} <grad_x L(x), d>``, where the maximum is the
+    dual norm of ``eps * grad_x L`` [2]_: l1 for linf, l2 for l2, linf for l1. [1]_ take the square
+    of the l2 norm. ``mask`` is heeded, ``bounds`` are not. It needs second derivatives
+    and an activation that has some: for ReLU networks these are those of the loss alone.
+
+    References
+    ----------
+    .. [1] A. S. Ross and F. Doshi-Velez, "Improving the adversarial robustness and
+       interpretability of deep neural networks by regularizing their input gradients", AAAI 2018.
+    .. [2] C.-J. Simon-Gabriel, Y. Ollivier, L. Bottou, B. Schölkopf and D. Lopez-Paz, "First-order
+       adversarial vulnerability of neural networks and input dimension", ICML 2019.
+
+    Examples
+    --------
+    >>> from skrobust import RobustClassifier
+    >>> from skrobust.defenses import InputGradientRegularization
+    >>> clf = RobustClassifier(defense=InputGradientRegularization(weight=2.0))
+    """
+
+    _parameter_constraints: dict = {"weight": [Interval(Real, 0, None, closed="left")]}
+
+    def __init__(self, weight=1.0):
+        self.weight = weight
+
+    def loss(self, model, x, y, threat, generator):
+        """Loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        losses = cross_entropy(logits, y, reduction="none")
+        (grad,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
+        return losses + self.weight * threat.dual_norm(grad).to(losses), logits

@@ -1,0 +1,6 @@
+"""Displays: what robustness looks like."""
+
+from ._adversarial_examples import AdversarialExamplesDisplay
+from ._robustness_curve import RobustnessCurveDisplay
+
+__all__ = ["AdversarialExamplesDisplay", "RobustnessCurveDisplay"]

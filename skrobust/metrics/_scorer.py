@@ -1,0 +1,146 @@
+"""Scorers for model selection."""
+
+from numbers import Real
+
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from ._scores import resolve_attack, robust_accuracy_curve, robust_accuracy_score
+
+
+class RobustScorer:
+    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_robust_scorer`.
+
+    Attributes
+    ----------
+    names : list of str or None
+        Keys of the scores, where a call gives several.
+    """
+
+    def __init__(self, attack, eps, norm, bounds, mask, random_state):
+        self.attack = attack
+        self.eps = eps
+        self.norm = norm
+        self.bounds = bounds
+        self.mask = mask
+        self.random_state = random_state
+        self.names = None
+        if isinstance(eps, list):
+            self.names = [f"robust_accuracy_{value:g}" for value in eps]
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        """Score a fitted classifier.
+
+        Parameters
+        ----------
+        estimator, X, y, sample_weight
+            As for :func:`robust_accuracy_score`.
+
+        Returns
+        -------
+        score : float or dict of float
+        """
+        score = robust_accuracy_score if self.names is None else robust_accuracy_curve
+        result = score(
+            estimator,
+            X,
+            y,
+            attack=self.attack,
+            eps=self.eps,
+            norm=self.norm,
+            bounds=self.bounds,
+            mask=self.mask,
+            sample_weight=sample_weight,
+            random_state=self.random_state,
+        )
+        return result if self.names is None else dict(zip(self.names, result.tolist(), strict=True))
+
+    def __repr__(self):
+        given = {k: v for k, v in vars(self).items() if k not in ("names", "_metadata_request")}
+        inner = ", ".join(f"{k}={v!r}" for k, v in given.items() if v is not None)
+        return f"make_robust_scorer({inner})"
+
+    def set_score_request(self, *, sample_weight=None):
+        """Say whether ``sample_weight`` is to be routed here (with metadata routing enabled).
+
+        Parameters
+        ----------
+        sample_weight : bool, str or None, default=None
+            See the user guide of scikit-learn on metadata routing.
+
+        Returns
+        -------
+        self : object
+        """
+        self._metadata_request = MetadataRequest(owner=self)
+        self._metadata_request.score.add_request(param="sample_weight", alias=sample_weight)
+        return self
+
+    def get_metadata_routing(self):
+        """Requested metadata.
+
+        Returns
+        -------
+        request : MetadataRequest
+        """
+        if not hasattr(self, "_metadata_request"):
+            self.set_score_request()
+        return self._metadata_request
+
+
+def make_robust_scorer(attack=None, *, eps=None, norm=None, bounds=None, mask=None, random_state=0):
+    """Make a scorer that measures accuracy under attack.
+
+    The scorer attacks at the ``eps`` given here, whatever the estimator was trained for, so that
+    classifiers trained for different eps are compared by one measure.
+
+    Parameters
+    ----------
+    attack : BaseAttack, default=None
+        None means the strongest that the estimator allows; see :func:`robust_accuracy_score`.
+
+    eps : float, list of float or array of shape (n_features,), default=None
+        Radius, in units of X; a list makes the scorer return a dict, with a key
+        ``robust_accuracy_<eps>`` for each radius (0 gives the accuracy), and an ndarray is one
+        budget per feature. None means that of ``attack``.
+
+    norm, bounds, mask : default=None
+        Threat model; what is given replaces the parameter of ``attack``.
+
+    random_state : int, RandomState instance or None, default=0
+        Seed of the attack where its own is None.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y, sample_weight=None)``; higher is better. It can be pickled, and
+        used as ``scoring``, also inside a dict of scorers. One that returns a dict needs
+        ``refit="robust_accuracy_..."`` in :class:`~sklearn.model_selection.GridSearchCV`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skrobust.metrics import make_robust_scorer
+    >>> X, y = load_wine(return_X_y=True)
+    >>> pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    >>> search = GridSearchCV(
+    ...     pipeline,
+    ...     {"logisticregression__C": [0.001, 0.1, 10]},
+    ...     scoring={"clean": "accuracy", "robust": make_robust_scorer(eps=0.5 * X.std(axis=0))},
+    ...     refit="robust",
+    ... )
+    >>> search.fit(X, y).best_params_
+    {'logisticregression__C': 0.1}
+    """
+    if isinstance(eps, list | tuple):
+        eps = list(eps)
+        if not eps or not all(isinstance(value, Real) for value in eps):
+            raise ValueError(
+                "eps must be a number, a list of numbers (for a dict of scores), or an ndarray "
+                f"with one budget per feature; got {eps!r}."
+            )
+    resolve_attack(attack, eps=0 if isinstance(eps, list) else eps)
+    return RobustScorer(attack, eps, norm, bounds, mask, random_state)

@@ -1,0 +1,44 @@
+"""Multi-layer perceptron."""
+
+from torch import nn
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class MLP(nn.Sequential):
+    """Multi-layer perceptron: linear layers with an activation between them.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of inputs. An input of more than one dimension is flattened.
+
+    n_classes : int
+        Number of logits.
+
+    hidden : tuple of int, default=(128, 128)
+        Widths of the hidden layers; an empty tuple makes a linear model.
+
+    activation : {"relu", "tanh", "gelu", "silu"}, default="relu"
+        Activation after each hidden layer.
+
+    dropout : float, default=0.0
+        Probability of dropping a hidden unit in training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skrobust.nn import MLP
+    >>> MLP(4, 3, hidden=(8,))(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, n_features, n_classes, *, hidden=(128, 128), activation="relu", dropout=0.0):
+        layers = [nn.Flatten()]
+        width = n_features
+        for next_width in hidden:
+            layers += [nn.Linear(width, next_width), ACTIVATIONS[activation]()]
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+            width = next_width
+        super().__init__(*layers, nn.Linear(width, n_classes))

@@ -1,0 +1,1 @@
+"""Helpers shared by every room of the house: nothing here is public."""

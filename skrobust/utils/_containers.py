@@ -1,0 +1,25 @@
+"""Data frames in, data frames out."""
+
+import numpy as np
+
+
+def is_dataframe(X):
+    """Whether ``X`` is a pandas data frame (without importing pandas)."""
+    return hasattr(X, "iloc") and hasattr(X, "columns")
+
+
+def take_rows(X, rows):
+    """Rows of an array or a data frame."""
+    return X.iloc[rows] if is_dataframe(X) else X[rows]
+
+
+def like(X, array):
+    """``array`` in the container of ``X``: same index and columns, if it is a data frame."""
+    if not is_dataframe(X):
+        return array
+    return type(X)(array, index=X.index, columns=X.columns)
+
+
+def column_names(X):
+    """Names of the columns of ``X``, or None where it has none."""
+    return np.asarray(X.columns, dtype=object) if is_dataframe(X) else None

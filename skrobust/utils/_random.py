@@ -1,0 +1,103 @@
+"""Random state: from scikit-learn's ``random_state`` to torch, and back out untouched."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+# SplitMix64: increment and multipliers of G. Steele, D. Lea and C. Flood, "Fast splittable
+# pseudorandom number generators", OOPSLA 2014, as signed 64-bit integers.
+_GOLDEN, _MIX_1, _MIX_2 = (
+    int(np.uint64(c).astype(np.int64))
+    for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+
+
+def draw_seed(random_state):
+    """Seed drawn from a scikit-learn ``random_state`` (int, RandomState or None)."""
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def make_generator(seed, device="cpu"):
+    """Torch generator with a seed of its own."""
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+@contextmanager
+def isolated_rng(seed, device):
+    """Seed torch's global generators inside the block and put them back after it.
+
+    Modules draw from the global generators (initialisation, dropout, noise layers); the caller's
+    stream must neither steer that nor be moved by it.
+    """
+    device = torch.device(device)
+    on_cuda = device.type == "cuda"
+    cpu_state = torch.get_rng_state()
+    cuda_state = torch.cuda.get_rng_state(device) if on_cuda else None
+    # Not torch.manual_seed: it visits every device type, which costs more than a small attack.
+    torch.default_generator.manual_seed(seed)
+    if on_cuda:
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu_state)
+        if on_cuda:
+            torch.cuda.set_rng_state(cuda_state, device)
+
+
+class GeneratorNoise:
+    """Uniform numbers in [0, 1) for a batch, from a torch generator: fast, in sequence."""
+
+    def __init__(self, x, generator=None):
+        device = x.device if generator is None else generator.device
+        self.options = {"generator": generator, "dtype": x.dtype, "device": device}
+        self.x = x
+
+    def uniform(self, n_values):
+        """Tensor of shape (n_samples, n_values)."""
+        return torch.rand((len(self.x), n_values), **self.options).to(self.x.device)
+
+
+class RowNoise:
+    """Uniform numbers in [0, 1) for a batch, each row's a function of the row and the seed.
+
+    What a row draws depends neither on its neighbours nor on the batches they come in, so that a
+    result for a sample is the same alone, in another order and with another batch size.
+    """
+
+    def __init__(self, x, seed):
+        self.dtype = x.dtype
+        self.keys = _mix_(hash_rows(x) + torch.tensor(seed + 1) * _GOLDEN)
+        self.n_drawn = 0
+
+    def uniform(self, n_values):
+        """Tensor of shape (n_samples, n_values)."""
+        counter = torch.arange(1, n_values + 1, device=self.keys.device).add_(self.n_drawn)
+        self.n_drawn += n_values
+        bits = _mix_(self.keys.unsqueeze(1) + counter.mul_(_GOLDEN))
+        kept = {torch.float64: 53, torch.float32: 24}.get(self.dtype, 8)
+        return (bits >> (64 - kept)).to(self.dtype).mul_(2.0**-kept).add_(0.5)
+
+
+def hash_rows(x):
+    """Hash of the values of each row: int64 tensor of shape (n_samples,).
+
+    Exact integer arithmetic, the same wherever a row stands and on every device.
+    """
+    bits = x.detach().flatten(1).double().view(torch.int64)
+    position = _mix_(torch.arange(1, bits.shape[1] + 1, device=x.device).mul_(_GOLDEN))
+    return _mix_(_mix_(bits + position).sum(1))
+
+
+def _mix_(z):
+    z = z.bitwise_xor_(_shift_right(z, 30)).mul_(_MIX_1)
+    z = z.bitwise_xor_(_shift_right(z, 27)).mul_(_MIX_2)
+    return z.bitwise_xor_(_shift_right(z, 31))
+
+
+def _shift_right(z, n_bits):
+    """Logical shift: torch's keeps the sign."""
+    return (z >> n_bits).bitwise_and_((1 << (64 - n_bits)) - 1)

@@ -1,0 +1,92 @@
+"""Devices, precisions, and the promise to leave a module as it was."""
+
+from contextlib import contextmanager
+from itertools import chain
+
+import numpy as np
+import torch
+
+from ._batching import batch_slices, resolve_batch_size
+
+# Matrix products of fewer rows than this go through other kernels, with other last bits.
+_LEAST_ROWS = 8
+
+
+def resolve_device(device):
+    """Device that ``device`` means: ``"auto"`` is the accelerator where there is one."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def input_options(module):
+    """Dtype and device in which ``module`` takes its input.
+
+    They are those of its first floating-point tensor in the order of the computation: the first
+    step of a pipeline decides, because that is where the input arrives.
+    """
+    for child in module.modules():
+        for tensor in chain(child._parameters.values(), child._buffers.values()):
+            if tensor is not None and tensor.is_floating_point():
+                return {"dtype": tensor.dtype, "device": tensor.device}
+    return {"dtype": torch.get_default_dtype(), "device": torch.device("cpu")}
+
+
+@contextmanager
+def evaluation_mode(module):
+    """Put every submodule in evaluation mode inside the block, and each back as it was after."""
+    training = [child for child in module.modules() if child.training]
+    for child in training:
+        child.training = False
+    try:
+        yield
+    finally:
+        for child in training:
+            child.training = True
+
+
+@contextmanager
+def frozen(module):
+    """Evaluation mode and parameters without gradients inside the block.
+
+    A step of an attack then costs one pass forward and one to the input, whatever the module's
+    state; the mode of every submodule and every ``requires_grad`` are put back afterwards, also
+    when an estimator's ``predict`` changed the mode meanwhile.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    with evaluation_mode(module):
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+
+def outputs(module, X):
+    """Outputs of a module for an array, in evaluation mode and in batches.
+
+    What comes out for a row does not depend on the rows beside it: batches of very few rows are
+    filled up, as what a matrix product rounds to can depend on their number.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    X : ndarray of shape (n_samples, ...)
+
+    Returns
+    -------
+    outputs : ndarray of shape (n_samples, ...)
+    """
+    options = input_options(module)
+    parts = []
+    with torch.no_grad(), evaluation_mode(module):
+        for rows in batch_slices(len(X), resolve_batch_size("auto", X.shape[1:])):
+            x = torch.as_tensor(X[rows], **options)
+            n_rows = len(x)
+            if n_rows < _LEAST_ROWS:
+                x = torch.cat([x, x[:1].expand(_LEAST_ROWS - n_rows, *x.shape[1:])])
+            parts.append(module(x)[:n_rows].cpu().numpy())
+    return np.concatenate(parts)

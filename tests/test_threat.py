@@ -1,0 +1,653 @@
+"""Geometry: exact against convex solvers, admissible to the last bit, uniform where random."""
+
+from dataclasses import FrozenInstanceError
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from skrobust.threat import ThreatModel
+from skrobust.utils._random import GeneratorNoise, RowNoise
+
+NORMS = ["linf", "l2", "l1"]
+ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
+
+# What surrounds the ball: (eps per feature, bounds, mask).
+SURROUNDINGS = {
+    "plain": (False, None, False),
+    "box": (False, "scalar", False),
+    "one-sided box": (False, "open", False),
+    "box per feature": (False, "array", False),
+    "mask": (False, None, True),
+    "eps per feature": (True, None, False),
+    "eps per feature, box": (True, "array", False),
+    "eps per feature, box, mask": (True, "array", True),
+}
+
+
+def make_case(norm, surrounding, seed, n_samples=6, n_features=5, reach=1.0):
+    """A threat model, inputs inside its bounds, and points that are mostly outside of the ball."""
+    varied, box, masked = SURROUNDINGS[surrounding]
+    rng = np.random.default_rng(seed)
+    eps = rng.uniform(0.2, 2.0, n_features) if varied else 0.7
+    if varied:
+        eps[rng.integers(n_features)] = 0.0
+    x = rng.uniform(-1, 1, (n_samples, n_features))
+    bounds = {
+        None: None,
+        "scalar": (-1.0, 1.0),
+        "open": (-1.0, np.inf),
+        "array": (-1 - rng.uniform(0, 0.5, n_features), 1 + rng.uniform(0, 0.2, n_features)),
+    }[box]
+    if bounds is not None:
+        x[0, :2] = -1.0 if box != "array" else bounds[0][:2]  # on the edge of the box
+    mask = None
+    if masked:
+        mask = np.ones(n_features, dtype=bool)
+        mask[rng.choice(n_features, max(1, n_features // 3), replace=False)] = False
+    # From hardly inside to far outside.
+    z = x + rng.normal(size=x.shape) * np.geomspace(0.05, reach, n_samples)[:, None]
+    return ThreatModel(eps, norm, bounds, mask), torch.from_numpy(x), torch.from_numpy(z)
+
+
+def as_problem(threat, x):
+    """Admissible points as a cvxpy variable with constraints, and the eps of what is free."""
+    eps = np.broadcast_to(np.asarray(threat.eps, dtype=float), x.shape[1:])
+    free = eps > 0
+    if threat.mask is not None:
+        free = free & threat.mask
+    u = cp.Variable((len(x), int(free.sum())))
+    constraints = [cp.norm(u[i], ORDERS[threat.norm]) <= 1 for i in range(len(x))]
+    step = cp.multiply(u, np.broadcast_to(eps[free], u.shape))
+    if threat.bounds is not None:
+        low, high = (np.broadcast_to(side, x.shape)[:, free] for side in threat.bounds)
+        constraints += [
+            expression <= room
+            for expression, room in [(step, high - x[:, free]), (-step, x[:, free] - low)]
+            if np.isfinite(room).all()
+        ]
+    return u, constraints, eps[free], free
+
+
+def solve(objective, constraints):
+    problem = cp.Problem(objective, constraints)
+    problem.solve(solver="CLARABEL")
+    assert problem.status == "optimal"
+    return problem.value
+
+
+def assert_feasible(threat, z, x, atol=1e-12):
+    """Inside up to rounding, judged without the code under test."""
+    eps = np.broadcast_to(np.asarray(threat.eps, dtype=float), x.shape[1:])
+    delta = z - x
+    fixed = (eps == 0) if threat.mask is None else (eps == 0) | ~threat.mask
+    np.testing.assert_array_equal(z[:, fixed], x[:, fixed])
+    scaled = delta[:, ~fixed] / eps[~fixed]
+    assert np.linalg.norm(scaled, ORDERS[threat.norm], axis=1).max() <= 1 + atol
+    if threat.bounds is not None:
+        assert (z >= threat.bounds[0] - atol).all()
+        assert (z <= threat.bounds[1] + atol).all()
+
+
+def assert_nearest(threat, x, z, projected):
+    """Compare the value of the objective with that of the solver, and then the points."""
+    u, constraints, eps, free = as_problem(threat, x)
+    wanted = ((z - x)[:, free]) / eps
+    value = solve(cp.Minimize(cp.sum_squares(u - wanted)), constraints)
+    ours = (((projected - z)[:, free] / eps) ** 2).sum(1)
+    best = ((u.value - wanted) ** 2).sum(1)
+    np.testing.assert_allclose(ours, best, rtol=1e-6, atol=1e-8 * max(1, value))
+    np.testing.assert_allclose((projected - x)[:, free] / eps, u.value, atol=1e-4)
+
+
+def assert_no_better_direction(threat, x, z, projected):
+    """The projection ``p`` onto a convex set is the point with ``<z - p, q - p> <= 0`` for all q.
+
+    Which is exact where a solver has tolerances.
+    """
+    _, _, eps, free = as_problem(threat, x.numpy())
+    rng = np.random.default_rng(0)
+    away = ((z - projected)[:, free]) / eps
+    for scale in np.geomspace(1e-6, 10, 30):
+        q = threat.project(torch.from_numpy(projected + scale * rng.normal(size=x.shape)), x)
+        towards = (q.numpy() - projected)[:, free] / eps
+        products = (away * towards).sum(1)
+        assert (products <= 1e-13 * (1 + np.abs(away).sum(1))).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_against_solver(norm, surrounding, seed):
+    threat, x, z = make_case(norm, surrounding, seed)
+    projected = threat.project(z, x).numpy()
+    assert_feasible(threat, projected, x.numpy())
+    assert_nearest(threat, x.numpy(), z.numpy(), projected)
+    assert_no_better_direction(threat, x, z.numpy(), projected)
+
+
+@pytest.mark.parametrize("surrounding", ["plain", "eps per feature, box, mask"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_in_higher_dimension(norm, surrounding):
+    threat, x, z = make_case(norm, surrounding, 0, n_samples=3, n_features=150, reach=0.5)
+    projected = threat.project(z, x).numpy()
+    assert_feasible(threat, projected, x.numpy())
+    assert_nearest(threat, x.numpy(), z.numpy(), projected)
+    assert_no_better_direction(threat, x, z.numpy(), projected)
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_in_single_precision(norm, surrounding):
+    threat, x, z = make_case(norm, surrounding, 1, n_samples=8, n_features=300)
+    single = threat.project(z.float(), x.float())
+    assert single.dtype == torch.float32
+    double = threat.project(z.float().double(), x.float().double())
+    np.testing.assert_allclose(single, double, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_is_idempotent_and_keeps_admissible_points(norm, surrounding):
+    threat, x, z = make_case(norm, surrounding, 2, n_samples=20)
+    once = threat.project(z, x)
+    np.testing.assert_allclose(threat.project(once, x), once, rtol=0, atol=1e-14)
+    inner = x + 0.999 * (once - x)
+    np.testing.assert_allclose(threat.project(inner, x), inner, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(threat.project(x, x), x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_of_extreme_points(norm):
+    threat = ThreatModel(0.5, norm, bounds=(0, 1))
+    x = torch.tensor([[0.0, 0.5, 1.0]] * 4, dtype=torch.float64)
+    z = torch.tensor(
+        [[-1e200, 0.5, 1e200], [1e-200, 0.5, 1.0], [1e9, 1e9, 1e9], [0.0, 0.5, 1.0]],
+        dtype=torch.float64,
+    )
+    projected = threat.project(z, x).numpy()
+    assert_feasible(threat, projected, x.numpy())
+    np.testing.assert_array_equal(projected[[0, 3]], x[[0, 3]])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("function", ["project", "steepest", "inside", "random_start"])
+def test_functions_leave_their_arguments_alone(norm, function):
+    threat, x, z = make_case(norm, "box", 0)
+    x_before, z_before = x.clone(), z.clone()
+    if function == "random_start":
+        threat.random_start(x)
+    else:
+        getattr(threat, function)(z, x)
+    assert torch.equal(x, x_before)
+    assert torch.equal(z, z_before)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_steepest_against_solver(norm, surrounding, seed):
+    threat, x, _ = make_case(norm, surrounding, seed)
+    rng = np.random.default_rng(seed)
+    grad = torch.from_numpy(rng.normal(size=x.shape) * rng.choice([0.0, 1.0, 50.0], x.shape))
+    best = threat.steepest(grad, x)
+    assert_feasible(threat, best.numpy(), x.numpy())
+
+    u, constraints, eps, free = as_problem(threat, x.numpy())
+    slope = grad.numpy()[:, free] * eps
+    value = solve(cp.Maximize(cp.sum(cp.multiply(slope, u))), constraints)
+    ours = ((best - x) * grad).sum()
+    np.testing.assert_allclose(ours, value, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_steepest_ignores_the_size_of_the_gradient(norm):
+    threat, x, z = make_case(norm, "box", 0)
+    grad = z - x
+    tiny = threat.steepest(grad * 1e-200, x)
+    np.testing.assert_allclose(tiny, threat.steepest(grad, x), rtol=1e-9)
+    assert torch.equal(threat.steepest(torch.zeros_like(x), x), x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_images_are_flat_features(norm):
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.uniform(size=(4, 2, 3, 3)))
+    z = x + torch.from_numpy(rng.normal(size=x.shape))
+    eps, mask = rng.uniform(0.1, 1, 18), rng.uniform(size=18) < 0.7
+    flat = ThreatModel(eps, norm, (0, 1), mask)
+    shaped = ThreatModel(eps.reshape(2, 3, 3), norm, (0, 1), mask.reshape(2, 3, 3))
+    for threat in (flat, shaped):
+        for function in (threat.project, threat.steepest, threat.inside):
+            result = function(z, x)
+            assert result.shape == x.shape
+            name = function.__name__
+            expected = getattr(flat, name)(z.flatten(1), x.flatten(1))
+            np.testing.assert_allclose(result.flatten(1), expected, rtol=1e-12)
+        assert threat.contains(threat.inside(z, x), x).all()
+        assert threat.random_start(x).shape == x.shape
+
+
+@pytest.mark.parametrize("mask", [[0, 2], [-3, 2], [True, False, True], np.array([2, 0])])
+def test_masks_by_index_and_bool(mask):
+    threat = ThreatModel(1.0, mask=mask)
+    x = torch.zeros(1, 3)
+    assert threat.project(x + 5, x).tolist() == [[1, 0, 1]]
+
+
+def test_masks_by_name():
+    threat = ThreatModel(1.0, mask=["c", "a"], feature_names=["a", "b", "c"])
+    x = torch.zeros(1, 3)
+    assert threat.project(x + 5, x).tolist() == [[1, 0, 1]]
+
+
+@pytest.mark.parametrize("mask", [[], [False, False, False]])
+@pytest.mark.parametrize("norm", NORMS)
+def test_empty_mask_allows_nothing(norm, mask):
+    threat = ThreatModel(1.0, norm, mask=mask)
+    x = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    for result in (
+        threat.project(x + 5, x),
+        threat.steepest(x + 5, x),
+        threat.around(x).step_(x.clone(), x + 5, 1.0),
+        threat.inside(x + 5, x),
+        threat.random_start(x),
+    ):
+        assert torch.equal(result, x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_eps_allows_nothing(norm):
+    x = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    for eps in (0.0, [0.0, 0.0, 0.0]):
+        threat = ThreatModel(eps, norm)
+        for result in (threat.project(x + 5, x), threat.inside(x + 5, x), threat.random_start(x)):
+            assert torch.equal(result, x)
+        assert threat.contains(x, x).all()
+        assert not threat.contains(torch.nextafter(x, x + 1), x).any()
+
+
+# --- to the last bit ---
+
+AWKWARD_EPS = [0.1, 1 / 3, 8 / 255, 1e-3, 1e-8, 1e-30, 3.0]
+
+
+def make_points(dtype, scale, norm, eps, n_features=40, n_samples=50):
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(scale * rng.uniform(-1, 1, (n_samples, n_features))).to(dtype)
+    direction = rng.normal(size=x.shape)
+    direction /= np.linalg.norm(direction, ORDERS[norm], axis=1, keepdims=True)
+    length = np.geomspace(0.9, 20, n_samples)[:, None]
+    return x, x.double() + torch.from_numpy(eps * length * direction)
+
+
+def assert_inside_in_numpy(a, x, eps, norm):
+    """Everybody's own check: no tolerance, in the dtype of the data and in float64."""
+    for type_ in (x.dtype, np.float64):
+        delta = a.astype(type_) - x.astype(type_)
+        if np.ndim(eps) == 0:
+            if norm == "linf":
+                assert float(np.abs(delta).max()) <= eps  # not rounded to the dtype of delta
+            else:
+                assert float(np.linalg.norm(delta, ORDERS[norm], axis=1).max()) <= eps
+        else:
+            assert np.linalg.norm(delta / eps, ORDERS[norm], axis=1).max() <= 1
+
+
+@pytest.mark.parametrize("eps", AWKWARD_EPS)
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", NORMS)
+def test_inside_to_the_last_bit(norm, dtype, scale, eps):
+    x, z = make_points(dtype, scale, norm, eps)
+    for threat in (
+        ThreatModel(eps, norm),
+        ThreatModel(eps, norm, bounds=(-scale * 1.0000001, scale * 1.0000001)),
+        ThreatModel(eps, norm, bounds=(x.min().item(), x.max().item())),
+    ):
+        for start in (z, z.to(dtype)):
+            a = threat.inside(start, x)
+            assert a.dtype == dtype
+            assert threat.contains(a, x).all()
+            assert_inside_in_numpy(a.numpy(), x.numpy(), eps, norm)
+            if threat.bounds is not None:
+                low, high = (a.new_tensor(side) for side in threat.bounds)
+                assert (a >= low).all()
+                assert (a <= high).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
+def test_inside_with_eps_per_feature(norm, dtype, scale):
+    rng = np.random.default_rng(1)
+    x, _ = make_points(dtype, scale, norm, 1.0)
+    eps = 10 ** rng.uniform(-6, 1, x.shape[1])
+    z = x.double() + torch.from_numpy(5 * eps * rng.normal(size=x.shape))
+    a = ThreatModel(eps, norm).inside(z, x)
+    assert ThreatModel(eps, norm).contains(a, x).all()
+    assert_inside_in_numpy(a.numpy().astype(np.float64), x.numpy().astype(np.float64), eps, norm)
+
+
+@pytest.mark.parametrize("n_features", [3072, 30_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_inside_in_high_dimension(norm, dtype, n_features):
+    """Where the sum of the norm has many terms to round."""
+    x, z = make_points(dtype, 1.0, norm, 0.3, n_features=n_features, n_samples=6)
+    threat = ThreatModel(0.3, norm, bounds=(-1, 1))
+    a = threat.inside(z, x)
+    assert threat.contains(a, x).all()
+    assert_inside_in_numpy(a.double().numpy(), x.double().numpy(), 0.3, norm)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", NORMS)
+def test_inside_wastes_hardly_anything(norm, dtype):
+    x, z = make_points(dtype, 1.0, norm, 0.1)
+    a = ThreatModel(0.1, norm).inside(z, x).double()
+    far = slice(5, None)  # beyond the ball
+    length = np.linalg.norm((a - x.double()).numpy(), ORDERS[norm], axis=1)[far]
+    slack = 200 * torch.finfo(dtype).eps
+    np.testing.assert_allclose(length, 0.1, rtol=0, atol=slack)
+    # And it is the projection.
+    np.testing.assert_allclose(a, ThreatModel(0.1, norm).project(z, x.double()), atol=slack)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("how", ["mask", "zero eps"])
+def test_inside_keeps_masked_features_bit_for_bit(norm, dtype, how):
+    x, z = make_points(dtype, 1e3, norm, 50.0, n_features=6)
+    x[0] = -0.0
+    x[1] = torch.finfo(dtype).tiny / 4  # subnormal
+    fixed = [0, 3, 4]
+    threat = (
+        ThreatModel(50.0, norm, bounds=(-1e4, 1e4), mask=[1, 2, 5])
+        if how == "mask"
+        else ThreatModel([0, 50.0, 50.0, 0, 0, 50.0], norm, bounds=(-1e4, 1e4))
+    )
+    a = threat.inside(z, x)
+    bits = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    assert torch.equal(a[:, fixed].view(bits), x[:, fixed].view(bits))
+    assert not torch.equal(a, x)
+
+
+def test_contains_is_strict():
+    x = torch.zeros(1, 3, dtype=torch.float64)
+    e = torch.tensor([[0.25, 0.0, 0.0]], dtype=torch.float64)
+    beyond = torch.nextafter(e, e + 1)
+    for norm in NORMS:
+        for eps in (0.25, [0.25, 0.0, 1.0]):
+            threat = ThreatModel(eps, norm)
+            assert threat.contains(e, x).tolist() == [True]
+            assert threat.contains(-e, x).tolist() == [True]
+            beyond = torch.tensor([[np.nextafter(0.25, 1) * (1 + 1e-15), 0, 0]])
+            assert threat.contains(beyond, x).tolist() == [False]
+        assert ThreatModel(0.25, norm, (-1, 0.2)).contains(e, x).tolist() == [False]
+        assert ThreatModel(0.25, norm, (-0.2, 1)).contains(-e, x).tolist() == [False]
+        assert ThreatModel(0.25, norm, mask=[1, 2]).contains(e, x).tolist() == [False]
+        assert ThreatModel(0.25, norm, mask=[0]).contains(e, x).tolist() == [True]
+    corner = torch.full_like(x, 0.25)
+    assert [ThreatModel(0.25, n).contains(corner, x).item() for n in NORMS] == [True, False, False]
+    assert ThreatModel(0.25 * 3, "l1").contains(corner, x).item()
+
+
+def test_contains_judges_each_row():
+    x = torch.zeros(3, 2)
+    a = torch.tensor([[0.0, 0.5], [0.6, 0.0], [0.0, 0.0]])
+    assert ThreatModel(0.5).contains(a, x).tolist() == [True, False, True]
+    assert not ThreatModel(0.5).contains(torch.full_like(x, torch.nan), x).any()
+
+
+def test_inputs_outside_of_bounds_make_no_empty_set():
+    threat = ThreatModel(0.1, "linf", bounds=(0, 1))
+    x = torch.tensor([[2.0]])
+    assert threat.project(torch.tensor([[5.0]]), x).item() == 2.0
+    assert threat.project(torch.tensor([[0.0]]), x).item() == pytest.approx(1.9)
+
+
+# --- random starts ---
+
+
+def draw(threat, x, source):
+    noise = GeneratorNoise(x, torch.Generator().manual_seed(3)) if source == "generator" else None
+    return threat.around(x).random(noise if noise is not None else RowNoise(x, 3))
+
+
+def distinct_rows(n_features, n_samples=4000, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(n_samples, n_features, generator=generator, dtype=dtype)
+
+
+def ball_marginal(norm, d):
+    """Distribution function of one coordinate of a uniform point of the unit ball."""
+    if norm == "linf":
+        return lambda t: (1 + t) / 2
+    if norm == "l2":
+        return lambda t: stats.beta((d + 1) / 2, (d + 1) / 2).cdf((1 + t) / 2)
+    return lambda t: 0.5 + 0.5 * np.sign(t) * (1 - (1 - np.abs(t)) ** d)
+
+
+@pytest.mark.parametrize("source", ["generator", "rows"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "kind", ["scalar eps", "eps per feature", "mask", "eps per feature and mask"]
+)
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_start_is_uniform_in_the_ball(norm, kind, dtype, source):
+    d = 5
+    eps = np.array([0.5, 2.0, 0.0, 1.0, 4.0]) if "per feature" in kind else 2.0
+    mask = [0, 3, 2] if "mask" in kind else None
+    free = np.broadcast_to(np.asarray(eps) > 0, d).copy()
+    if mask is not None:
+        free &= np.isin(np.arange(d), mask)
+    threat = ThreatModel(eps, norm, mask=mask)
+    x = distinct_rows(d, dtype=dtype)
+    delta = (draw(threat, x, source) - x).double().numpy()
+    assert (delta[:, ~free] == 0).all()
+
+    u = (delta / np.where(np.asarray(eps) > 0, eps, 1.0))[:, free]
+    n_free = int(free.sum())
+    radius = np.linalg.norm(u, ORDERS[norm], axis=1)
+    assert radius.max() <= 1 + 1e-6
+    assert stats.kstest(radius**n_free, "uniform").pvalue > 1e-3
+    for column in u.T:
+        assert stats.kstest(column, ball_marginal(norm, n_free)).pvalue > 1e-4
+    assert (np.abs((u > 0).mean(0) - 0.5) < 4 * 0.5 / np.sqrt(len(u))).all()
+    # Signs are independent of one another, and of the radius.
+    agreement = np.corrcoef(np.column_stack([np.sign(u), radius]).T)
+    assert np.abs(agreement - np.eye(n_free + 1)).max() < 5 / np.sqrt(len(u))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_start_stays_in_the_box(norm):
+    x = distinct_rows(4, n_samples=500)
+    threat = ThreatModel(1.0, norm, bounds=(0, 1))
+    for source in ("generator", "rows"):
+        start = draw(threat, x, source)
+        assert_feasible(threat, start.numpy(), x.numpy())
+        assert (start != x).any(1).all()
+
+
+def test_random_start_of_a_generator_repeats():
+    x, threat = distinct_rows(4, n_samples=5), ThreatModel(1.0, "l2")
+
+    def start(seed):
+        return threat.random_start(x, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(start(0), start(0))
+    assert not torch.equal(start(0), start(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_row_noise_depends_on_row_and_seed_alone(dtype):
+    x = distinct_rows(7, n_samples=40, dtype=dtype)
+    noise = RowNoise(x, 5)
+    first, second = noise.uniform(9), noise.uniform(4)
+    assert first.dtype == dtype
+    assert (first >= 0).all()
+    assert (first < 1).all()
+
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    for rows in (order, order[:7], [3], slice(10, 20)):
+        part = RowNoise(x[rows], 5)
+        assert torch.equal(part.uniform(9), first[rows])
+        assert torch.equal(part.uniform(4), second[rows])
+    other = RowNoise(x, 6).uniform(9)
+    assert (other != first).float().mean() > 0.99
+    # Every draw is a new one, and rows differ.
+    assert len(torch.unique(torch.cat([first, second], 1))) >= 40 * 13 - 2
+
+
+def test_row_noise_is_uniform_and_uncorrelated():
+    x = torch.arange(3000, dtype=torch.float64)[:, None]  # neighbours that differ by little
+    u = torch.cat([RowNoise(x, seed).uniform(3) for seed in range(3)], 1).numpy()
+    assert stats.kstest(u.ravel(), "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef(u.T) - np.eye(9)).max() < 5 / np.sqrt(len(u))
+    assert abs(np.corrcoef(u[:-1, 0], u[1:, 0])[0, 1]) < 5 / np.sqrt(len(u))
+
+
+# --- regions ---
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_take_is_the_geometry_of_the_rows(norm, surrounding):
+    threat, x, z = make_case(norm, surrounding, 0, n_samples=10)
+    whole = threat.around(x)
+    for rows in (torch.tensor([7, 2]), torch.arange(10) % 3 == 0):
+        part = whole.take(rows)
+        assert torch.equal(part.x, x[rows])
+        np.testing.assert_allclose(part.project_(z[rows].clone()), threat.project(z, x)[rows])
+        np.testing.assert_allclose(part.steepest(z[rows]), threat.steepest(z, x)[rows])
+        noise = RowNoise(x[rows], 0)
+        np.testing.assert_allclose(part.random(noise), whole.random(RowNoise(x, 0))[rows])
+    assert torch.equal(whole.x, x)  # the whole is still whole
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_steps_climb_and_stay_inside(norm, surrounding):
+    threat, x, _ = make_case(norm, surrounding, 0, n_samples=10, n_features=30)
+    slope = torch.from_numpy(np.random.default_rng(5).normal(size=x.shape))
+    region, point = threat.around(x), x.clone()
+    before = -torch.inf
+    for _ in range(4):
+        point = region.step_(point, slope.clone(), 0.4)
+        assert_feasible(threat, point.numpy(), x.numpy())
+        value = ((point - x) * slope).sum(1)
+        if threat.bounds is None:  # else a feature that hits the box changes the direction
+            assert (value >= before - 1e-9).all()
+        before = value
+    assert (value > 0).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_step_has_the_length_that_is_asked_for(norm):
+    threat = ThreatModel(2.0, norm)
+    x = torch.zeros(4, 30, dtype=torch.float64)
+    grad = torch.from_numpy(np.random.default_rng(0).normal(size=x.shape))
+    step = threat.around(x).step_(x.clone(), grad, 0.25)
+    lengths = np.linalg.norm(step, ORDERS[norm], axis=1)
+    np.testing.assert_allclose(lengths, 0.5)
+
+
+# --- the object itself ---
+
+
+def test_is_immutable():
+    eps, mask = np.array([0.1, 0.2]), np.array([True, False])
+    low, high = np.zeros(2), np.ones(2)
+    threat = ThreatModel(eps, "l2", (low, high), mask)
+    with pytest.raises(FrozenInstanceError):
+        threat.eps = 0.3
+    for array in (threat.eps, threat.mask, *threat.bounds):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    # And it does not see what happens to the arrays that it was made of.
+    eps[:], mask[:], low[:], high[:] = 9, True, 9, 9
+    assert threat.eps.tolist() == [0.1, 0.2]
+    assert threat.mask.tolist() == [True, False]
+    assert [side.tolist() for side in threat.bounds] == [[0, 0], [1, 1]]
+
+
+def test_repr_shows_what_is_set():
+    assert repr(ThreatModel(0.5, "l2")) == "ThreatModel(eps=0.5, norm='l2')"
+    assert "bounds=(0.0, 1.0)" in repr(ThreatModel(bounds=(0, 1)))
+
+
+@pytest.mark.parametrize("eps", [1, np.float32(1), np.array(1), True])
+def test_eps_of_any_number_type(eps):
+    assert ThreatModel(eps).eps == 1.0
+    assert isinstance(ThreatModel(eps).eps, float)
+
+
+def refuse(message, **parameters):
+    return pytest.param(parameters, message, id=message[:60])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        refuse(r"norm must be one of linf, l2, l1; got 'l3'\.", norm="l3"),
+        refuse(r"eps must be finite and not negative, in the units of X; got -1\.", eps=-1),
+        refuse(r"eps must be finite .*; got -0\.5\. To leave a feature unlimited, use bounds",
+               eps=[0.1, -0.5]),
+        refuse(r"eps must be finite .*; got inf\.", eps=np.inf),
+        refuse(r"eps must be finite .*; got nan\.", eps=[np.nan, 1]),
+        refuse(r"eps must be a number or one number per feature; got 'wide'\.", eps="wide"),
+        refuse(r"bounds must be None or a pair \(low, high\) .*; got 3\.", bounds=3),
+        refuse(r"bounds must be None or a pair .*; got \(1, 2, 3\)\.", bounds=(1, 2, 3)),
+        refuse(r"bounds must be None or a pair .*; got \('a', 'b'\)\.", bounds=("a", "b")),
+        refuse(r"bounds must have low <= high; got low=1 and high=0\.", bounds=(1, 0)),
+        refuse(r"bounds must have low <= high; got low=3 and high=2 for feature 1\.",
+               bounds=([0, 3], 2)),
+        refuse(r"bounds must not contain NaN; use -inf and inf for an open side\.",
+               bounds=(0, np.nan)),
+        refuse(r"bounds must have a low and a high of the same length; got shapes \(2,\) and "
+               r"\(3,\)\.", bounds=([0, 0], [1, 1, 1])),
+        refuse(r"mask must be None, booleans .* or column names; got array\(\[0\.5\]\)\.",
+               mask=[0.5]),
+        refuse(r"mask contains column names, and X has none\. Give X as a DataFrame", mask=["a"]),
+        refuse(r"mask contains unknown column names: 'c', 'd'\. The columns of X are 'a', 'b'\.",
+               mask=["a", "c", "d"], feature_names=["a", "b"]),
+    ],
+)  # fmt: skip
+def test_constructor_refuses(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        ThreatModel(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        refuse(r"eps has 2 values, but X has 3 features: give one number for all of them or one "
+               r"per feature\.", eps=[1, 2]),
+        refuse(r"eps has 1 values, but X has 3 features", eps=[1]),
+        refuse(r"bounds has 2 values, but X has 3 features", bounds=([0, 0], 1)),
+        refuse(r"bounds has 4 values, but X has 3 features", bounds=(0, np.ones(4))),
+        refuse(r"mask has 2 booleans, but X has 3 features: give one boolean per feature, or "
+               r"indices or column names\.", mask=[True, False]),
+        refuse(r"mask contains the feature index 3, but X has 3 features\.", mask=[0, 3]),
+        refuse(r"mask contains the feature index -4, but X has 3 features\.", mask=[-4]),
+        refuse(r"X must lie within bounds: feature 2 has values from 2 to 5, and its bounds are "
+               r"\[0, 4\]\. bounds are in the units of the X that is handed in: widen them, or "
+               r"scale X before\.", bounds=(0, 4)),
+        refuse(r"feature 0 \('a'\) has values from 0 to 3, and its bounds are \[1, 2\]\. "
+               r"\(3 features are outside\.\)", bounds=(1, 2), feature_names=["a", "b", "c"]),
+    ],
+)  # fmt: skip
+def test_check_inputs_refuses(parameters, message):
+    X = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    threat = ThreatModel(**parameters)
+    with pytest.raises(ValueError, match=message):
+        threat.check_inputs(X)
+
+
+def test_check_inputs_allows_the_edge_in_every_dtype():
+    for dtype in (np.float32, np.float64):
+        ThreatModel(bounds=(0.1, 0.7)).check_inputs(np.array([[0.1, 0.7]], dtype=dtype))
+    ThreatModel(bounds=(-np.inf, np.inf)).check_inputs(np.array([[-1e300, 1e300]]))

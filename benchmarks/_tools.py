@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -72,9 +73,9 @@ def digits():
 
 
 def spambase():
-    data = np.genfromtxt(SHARED / "data" / "spambase.csv", delimiter=",", names=True)
-    y = data["spam"].astype(int)
-    X = np.log1p(np.stack([data[n] for n in data.dtype.names if n != "spam"], axis=1))
+    data = pd.read_csv(SHARED / "data" / "spambase.csv")
+    y = data.pop("spam").to_numpy()
+    X = np.log1p(data.to_numpy(np.float64))
     X_train, X_test, y_train, y_test = train_test_split(
         X, y, test_size=0.3, stratify=y, random_state=0
     )

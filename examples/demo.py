@@ -39,7 +39,7 @@ DEFENDED, CHOSEN = "network, adversarial training", "network, chosen by grid sea
 STYLES = {
     PIPELINE: {"color": "tab:gray"},
     STANDARD: {"color": "tab:red"},
-    DEFENDED: {"color": "tab:cyan"},
+    DEFENDED: {"color": "tab:orange"},
     CHOSEN: {"color": "tab:blue"},
 }
 
@@ -94,6 +94,7 @@ class Problem:
         X, y = self.X_train, self.y_train
 
         log(f"{self.name}: training a scikit-learn pipeline")
+        # A scaler in front is good practice, and an open door: it magnifies what hardly varies.
         pipeline = make_pipeline(
             StandardScaler(), MLPClassifier((128, 128), max_iter=500, random_state=0)
         ).fit(X, y)
@@ -190,13 +191,16 @@ def draw(digits, cancer, output, n_radii):
     matplotlib.use("agg")  # a file is wanted, and there may be no screen
     from matplotlib import pyplot
 
-    figure = pyplot.figure(figsize=(12, 9.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.05], hspace=0.04)
-    for ax, problem in zip(top.subplots(1, 2, sharey=True), (digits, cancer), strict=True):
-        draw_curves(ax, problem, n_radii)
+    figure = pyplot.figure(figsize=(12, 8.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.2, 1], hspace=0.03)
+    left, right = top.subplots(1, 2, sharey=True)
+    draw_curves(left, digits, n_radii)
+    draw_curves(right, cancer, n_radii)
+    left.get_legend().remove()  # that on the right is the same
+    right.set_ylabel(None)
     parts = bottom.subfigures(1, 2, wspace=0.04)
     for part, name in zip(parts, (PIPELINE, CHOSEN), strict=True):
-        part.suptitle(f"{name}, attacked at eps = {digits.eps:g}")
+        part.suptitle(f"{name}, attacked at eps = {digits.eps:g} (red: fooled)")
         AdversarialExamplesDisplay.from_estimator(
             digits.models[name],
             digits.X_test,
@@ -223,7 +227,6 @@ def draw_curves(ax, problem, n_radii):
     ax.axvline(problem.eps, color="black", linewidth=0.8, linestyle=":")
     ax.set(title=problem.name, xlabel=f"eps ({problem.unit})")
     ax.grid(alpha=0.3)
-    ax.label_outer()
 
 
 class Log:
@@ -237,6 +240,7 @@ class Log:
         return perf_counter() - self.start
 
     def __call__(self, message):
+        """Print a line."""
         print(f"[{self.seconds():5.1f} s]   {message}", flush=True)
 
 

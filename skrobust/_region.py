@@ -10,7 +10,7 @@ from .utils._threat_parameters import mask_to_bool, per_feature
 
 # A step in l1 moves this share of the features at once. Moving only the steepest one, which is
 # what the norm asks for, needs as many steps as there are features to move (Tramèr & Boneh 2019).
-# Steps shorter than the radius move fewer: a schedule of falling steps ends at the vertices.
+# Steps shorter than the radius move fewer, so that falling steps end at a vertex of the ball.
 _L1_STEP_SHARE = 0.05
 
 
@@ -32,7 +32,7 @@ class Region:
         self.scalar = np.ndim(eps) == 0
         self.n_free = prod(x.shape[1:]) if self.scalar else int(np.count_nonzero(eps))
         if self.scalar:
-            self.eps = float(eps)
+            self.eps: float | torch.Tensor = float(eps)
         else:
             self.eps = torch.tensor(eps, dtype=x.dtype, device=x.device).unsqueeze(0)
         low = high = None
@@ -80,8 +80,8 @@ class Region:
     def step_(self, z, grad, fraction):
         """Step along the steepest direction by ``fraction`` of the radius and project, in place.
 
-        ``grad`` is overwritten. Features that the box holds back in the direction of the step
-        take no share of it, and in l1 the step is spread over the steepest features.
+        ``grad`` is overwritten. The length of the step is that of the features which the box does
+        not hold back; in l1 the step is spread over the steepest of these.
         """
         if self.norm == "linf":
             if self.scalar:
@@ -91,13 +91,17 @@ class Region:
             return z.clamp_(self.low, self.high)
         u = self._to_unit(z)
         direction = grad.mul_(self.eps).flatten(1)
+        movable = direction
         if self.above is not None:
             way = direction.sign().mul_(u).add_(1e-6)
-            direction.mul_(torch.lt(way, self._room(direction), out=way))
+            movable = direction * torch.lt(way, self._room(direction), out=way)
         if self.norm == "l1":
             share = _L1_STEP_SHARE * min(1.0, fraction)
-            direction = _spread_steepest(direction, max(1, round(share * self.n_free)))
-        direction.div_(norm_of(direction, self.norm, keepdim=True).clamp_min_(_tiny(direction)))
+            direction = movable = _spread_steepest(movable, max(1, round(share * self.n_free)))
+        # In l2 the others push on all the same: on a linear model the optimum stays where it is.
+        length = norm_of(movable, self.norm, keepdim=True)
+        length = torch.maximum(length, norm_of(direction, self.norm, keepdim=True).mul_(1e-3))
+        direction.div_(length.clamp_min_(_tiny(direction)))
         return self._from_unit(self._project_unit(u.add_(direction, alpha=fraction)), out=z)
 
     def steepest(self, grad):

@@ -100,7 +100,7 @@ class PGD(BaseAttack):
     them, so that the result is never worse than doing nothing.
 
     The schedule of decreasing steps follows [2]_, who show that a fixed step wanders about the
-    optimum. On a linear model the result is exact from one step on.
+    optimum. With it, the attack is exact on a linear model for linf, up to rounding.
 
     References
     ----------

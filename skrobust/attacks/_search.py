@@ -61,7 +61,8 @@ class Search:
         -------
         z, grad : tensors of shape (n_searched, ...)
         """
-        logits = self.model(z.requires_grad_())
+        with torch.enable_grad():
+            logits = self.model(z.requires_grad_())
         margin, direction = self.loss(logits.detach())
         (grad,) = torch.autograd.grad(logits, z, direction)
         z = z.detach()
@@ -74,11 +75,15 @@ class Search:
         return z, grad
 
     def _remember(self, z, margin):
-        if self.rows is None:
-            _keep_better(self.x_best, self.margin_best, z, margin)
-        else:
-            x_best, margin_best = self.x_best[self.rows], self.margin_best[self.rows]
-            _keep_better(x_best, margin_best, z, margin)
+        x_best, margin_best = self.x_best, self.margin_best
+        if self.rows is not None:
+            x_best, margin_best = x_best[self.rows], margin_best[self.rows]
+        better = margin > margin_best
+        if self.stop_on_success:  # whether a row is dropped at once must make no difference
+            better &= margin_best <= 0
+        torch.where(better, margin, margin_best, out=margin_best)
+        torch.where(better.view(-1, *[1] * (z.ndim - 1)), z, x_best, out=x_best)
+        if self.rows is not None:
             self.x_best[self.rows], self.margin_best[self.rows] = x_best, margin_best
 
     def _drop(self, at_least):
@@ -92,9 +97,3 @@ class Search:
         self.rows = kept if self.rows is None else self.rows[kept]
         self.region, self.loss = self.region.take(kept), self.loss.take(kept)
         return kept
-
-
-def _keep_better(x_best, margin_best, z, margin):
-    better = margin > margin_best
-    torch.where(better, margin, margin_best, out=margin_best)
-    torch.where(better.view(-1, *[1] * (z.ndim - 1)), z, x_best, out=x_best)

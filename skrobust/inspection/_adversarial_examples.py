@@ -234,7 +234,7 @@ class AdversarialExamplesDisplay:
         low, high = _value_range(clean, adversarial)
         largest = np.abs(difference).max() or 1.0
         n = len(X)
-        grid = self._make_grid(pyplot, ax, 3, n, figsize=(1.1 * n + 1.2, 4), colorbar=True)
+        self._make_grid(pyplot, ax, 3, n, figsize=(1.1 * n + 1, 3.8))
         for j in range(n):
             for i, images in enumerate((clean, adversarial)):
                 # With channels imshow takes numbers from 0 to 1 only, and ignores vmin and vmax.
@@ -248,7 +248,8 @@ class AdversarialExamplesDisplay:
             ax.set(xticks=[], yticks=[])
         for ax, label in zip(self.axes_[:, 0], ("clean", "adversarial", "difference"), strict=True):
             ax.set_ylabel(label)
-        self.figure_.colorbar(artist, cax=self.figure_.add_subplot(grid[2, n]))
+        beside = self.axes_[2, -1].inset_axes([1.1, 0, 0.1, 1])
+        self.figure_.colorbar(artist, cax=beside)
 
     def _plot_bars(self, pyplot, ax, X, change, max_features):
         scale = np.ones(X.shape[1]) if self.scale is None else np.asarray(self.scale, dtype=float)
@@ -277,8 +278,8 @@ class AdversarialExamplesDisplay:
         middle = 0.5 if n % 2 else 1.04  # an even number has its middle between two panels
         self.axes_[0, (n - 1) // 2].set_xlabel(f"change ({unit}{hidden})", x=middle)
 
-    def _make_grid(self, pyplot, ax, n_rows, n_columns, figsize, colorbar=False):
-        """Axes in the place of ``ax``, and beside them a narrow column for the colour bar."""
+    def _make_grid(self, pyplot, ax, n_rows, n_columns, figsize):
+        """Put a grid of axes in the place of ``ax``."""
         from matplotlib.gridspec import GridSpecFromSubplotSpec
 
         if ax is None:
@@ -291,14 +292,12 @@ class AdversarialExamplesDisplay:
             )
         ax.set_axis_off()
         self.ax_, self.figure_ = ax, ax.figure
-        widths = [1] * n_columns + [0.08] * colorbar
         grid = GridSpecFromSubplotSpec(
-            n_rows, len(widths), subplot_spec=place, width_ratios=widths, wspace=0.08, hspace=0.25
+            n_rows, n_columns, subplot_spec=place, wspace=0.06, hspace=0.06
         )
         self.axes_ = np.empty((n_rows, n_columns), dtype=object)
         for i, j in np.ndindex(n_rows, n_columns):
             self.axes_[i, j] = ax.figure.add_subplot(grid[i, j])
-        return grid
 
     def _set_title(self, ax, j, *, adversarial, both=False):
         predicted = self.y_pred_adv[j] if adversarial else self.y_pred[j]

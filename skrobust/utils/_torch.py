@@ -74,17 +74,18 @@ def outputs(module, X):
     ----------
     module : torch.nn.Module
 
-    X : ndarray of shape (n_samples, ...)
+    X : array-like of shape (n_samples, ...)
 
     Returns
     -------
     outputs : ndarray of shape (n_samples, ...)
     """
+    X = np.asarray(X)
     options = input_options(module)
     parts = []
     with torch.no_grad(), evaluation_mode(module):
         for rows in batch_slices(len(X), resolve_batch_size("auto", X.shape[1:])):
-            x = torch.as_tensor(X[rows], **options)
+            x = torch.tensor(X[rows], **options)
             n_rows = len(x)
             if n_rows < _LEAST_ROWS:
                 x = torch.cat([x, x[:1].expand(_LEAST_ROWS - n_rows, *x.shape[1:])])

@@ -1,0 +1,404 @@
+"""The contract of every defense, and what each of them computes."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy.special import log_softmax, softmax
+from sklearn.base import clone
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from skrobust import defenses
+from skrobust.defenses import (
+    TRADES,
+    AdversarialTraining,
+    BaseDefense,
+    GaussianAugmentation,
+    InputGradientRegularization,
+    StandardTraining,
+)
+from skrobust.threat import ThreatModel
+from skrobust.utils._random import make_generator
+
+DEFENSES = {
+    "standard": StandardTraining(),
+    "noise": GaussianAugmentation(0.3),
+    "noise per feature": GaussianAugmentation([0.1, 0.2, 0.3, 0.4, 0.5]),
+    "adversarial": AdversarialTraining(n_steps=4),
+    "adversarial from the input": AdversarialTraining(n_steps=3, random_start=False),
+    "adversarial step size": AdversarialTraining(n_steps=3, step_size=0.05),
+    "TRADES": TRADES(n_steps=4),
+    "gradient": InputGradientRegularization(2.0),
+}
+RANDOM = {"noise", "noise per feature", "adversarial", "adversarial step size", "TRADES"}
+every_defense = pytest.mark.parametrize("name", DEFENSES)
+ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
+DUALS = {"linf": 1, "l2": 2, "l1": np.inf}
+every_norm = pytest.mark.parametrize("norm", ORDERS)
+
+
+def make_model(n_classes=3):
+    """Dropout and batch normalisation: what depends on the mode, and changes in it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(n_classes)
+        return nn.Sequential(
+            nn.Linear(5, 16),
+            nn.BatchNorm1d(16),
+            nn.Tanh(),
+            nn.Dropout(0.2),
+            nn.Linear(16, n_classes),
+        )
+
+
+def make_smooth_model(n_classes=3):
+    model = make_model(n_classes)
+    return nn.Sequential(model[0], model[2], model[4])
+
+
+def make_batch(n_classes=3, n_samples=32, dtype=torch.float32):
+    generator = make_generator(n_classes)
+    x = torch.rand(n_samples, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(n_classes, (n_samples,), generator=generator)
+    return x.to(dtype), y
+
+
+def loss_of(defense, model, x, y, threat=None, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return defense.loss(model, x, y, threat or ThreatModel(0.1), make_generator(seed))
+
+
+def test_all_defenses_are_here():
+    public = {getattr(defenses, name) for name in defenses.__all__} - {BaseDefense}
+    assert {type(defense) for defense in DEFENSES.values()} == public
+
+
+@every_norm
+@pytest.mark.parametrize("n_classes", [2, 3])
+@every_defense
+def test_contract(name, n_classes, norm):
+    model, (x, y) = make_model(n_classes), make_batch(n_classes)
+    model[2].eval()  # the mode of each submodule is its own
+    modes = [m.training for m in model.modules()]
+    x_before, y_before = x.clone(), y.clone()
+    threat = ThreatModel(0.2, norm, (0, 1), [True, True, False, True, True])
+    losses, logits = loss_of(DEFENSES[name], model, x, y, threat)
+    assert losses.shape == (32,)
+    assert logits.shape == (32, n_classes)
+    assert losses.isfinite().all()
+    assert (losses >= 0).all()
+    assert losses.dtype == x.dtype
+    assert all(p.grad is None for p in model.parameters())
+    losses.mean().backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+    assert model[0].weight.grad.abs().max() > 0
+    assert all(p.requires_grad for p in model.parameters())
+    assert [m.training for m in model.modules()] == modes
+    assert not x.requires_grad
+    assert x.grad is None
+    assert torch.equal(x, x_before)
+    assert torch.equal(y, y_before)
+
+
+@every_defense
+def test_the_generator_decides(name):
+    model, (x, y) = make_smooth_model(), make_batch()
+    first, second, other = (loss_of(DEFENSES[name], model, x, y, seed=s)[0] for s in (0, 0, 1))
+    assert torch.equal(first, second)
+    assert torch.equal(first, other) == (name not in RANDOM)
+
+
+@every_defense
+def test_global_random_state_is_left_alone(name):
+    model, (x, y) = make_smooth_model(), make_batch()
+    before = torch.get_rng_state()
+    DEFENSES[name].loss(model, x, y, ThreatModel(0.1), make_generator(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_defense
+def test_images(name):
+    defense = DEFENSES[name]
+    if name == "noise per feature":
+        defense = GaussianAugmentation(np.linspace(0, 1, 12).reshape(3, 2, 2))
+    x = torch.rand(7, 3, 2, 2, generator=make_generator(0))
+    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(4, 3))
+    threat = ThreatModel(np.full((3, 2, 2), 0.1), "l2", (0, 1))
+    losses, logits = loss_of(defense, model, x, torch.arange(7) % 3, threat)
+    assert losses.shape == (7,)
+    assert logits.shape == (7, 3)
+
+
+@every_defense
+def test_one_pass_in_training_mode(name):
+    """What happens to the statistics of a batch happens once."""
+    model, (x, y) = make_model(), make_batch()
+    loss_of(DEFENSES[name], model, x, y)
+    assert model[1].num_batches_tracked == 1
+
+
+def test_parameters_of_defenses_are_checked():
+    for wrong in (
+        AdversarialTraining(n_steps=0),
+        AdversarialTraining(step_size=0),
+        TRADES(beta=-1),
+        GaussianAugmentation(-0.1),
+        InputGradientRegularization("1"),
+    ):
+        with pytest.raises(ValueError, match=f"parameter of {type(wrong).__name__} must be"):
+            wrong._validate_params()
+    for defense in DEFENSES.values():
+        clone(defense)._validate_params()
+
+
+def test_base_defense_is_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        BaseDefense()
+
+
+# ------------------------------------------------------------------------------------------------
+# What each of them computes
+
+
+def test_standard_is_cross_entropy():
+    model, (x, y) = make_smooth_model(), make_batch()
+    losses, logits = loss_of(StandardTraining(), model, x, y)
+    assert torch.equal(logits, model(x))
+    by_hand = -log_softmax(logits.detach().numpy(), axis=1)[np.arange(32), y]
+    assert_allclose(losses.detach(), by_hand, rtol=1e-5)
+
+
+@every_norm
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_attacks_are_no_weaker_than_nothing(n_classes, norm):
+    model, (x, y) = make_smooth_model(n_classes), make_batch(n_classes)
+    threat = ThreatModel(0.2, norm, (0, 1))
+    clean = loss_of(StandardTraining(), model, x, y)[0]
+    for defense in (AdversarialTraining(), AdversarialTraining(random_start=False)):
+        assert (loss_of(defense, model, x, y, threat)[0] > clean).all()
+    assert (loss_of(TRADES(), model, x, y, threat)[0] > clean).all()
+    nowhere = ThreatModel(0.0, norm)
+    for defense in (AdversarialTraining(), TRADES()):
+        assert_allclose(
+            loss_of(defense, model, x, y, nowhere)[0].detach(), clean.detach(), rtol=1e-5
+        )
+
+
+@every_norm
+def test_adversarial_training_is_exact_on_linear_models(norm):
+    """For two classes the worst loss in the ball is known."""
+    model, (x, y) = nn.Linear(5, 2).double(), make_batch(2, dtype=torch.float64)
+    eps = np.array([0.1, 0.2, 0.0, 0.3, 0.1])
+    direction = (model.weight[1] - model.weight[0]).detach().numpy()
+    logits = model(x).detach().numpy()
+    margin = np.where(y == 1, 1, -1) * (logits[:, 1] - logits[:, 0])
+    margin -= np.linalg.norm(eps * direction, DUALS[norm])
+    worst = np.logaddexp(0, -margin)
+    threat = ThreatModel(eps, norm)
+    steps = {"linf": 2, "l2": 50, "l1": 50}[norm]
+    losses = loss_of(AdversarialTraining(n_steps=steps), model, x, y, threat)[0].detach().numpy()
+    assert (losses <= worst + 1e-12).all()
+    assert_allclose(losses, worst, rtol={"linf": 1e-12, "l2": 1e-3, "l1": 1e-2}[norm])
+
+
+def test_more_steps_are_stronger():
+    model, (x, y) = make_smooth_model(), make_batch(n_samples=256)
+    with torch.no_grad():
+        model[0].weight.mul_(8)
+    weak, strong = (
+        loss_of(AdversarialTraining(n_steps=n), model, x, y, ThreatModel(0.3))[0].mean()
+        for n in (1, 20)
+    )
+    assert strong > 1.05 * weak
+
+
+@pytest.mark.parametrize("name", ["adversarial", "adversarial step size", "TRADES"])
+@every_norm
+def test_attacks_stay_in_the_threat_model(name, norm):
+    model, (x, y) = make_smooth_model(), make_batch()
+    mask = [True, False, True, True, False]
+    threat = ThreatModel(0.3, norm, (0.0, 1.0), mask)
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    loss_of(DEFENSES[name], model, x, y, threat)
+    for z in torch.cat(seen).split(32):
+        assert (z >= 0).all()
+        assert (z <= 1).all()
+        assert torch.equal(z[:, [1, 4]], x[:, [1, 4]])
+        distance = np.linalg.norm((z - x).numpy(), ORDERS[norm], axis=1)
+        assert distance.max() <= 0.3 + 1e-6
+    assert distance.max() > 0.15  # the last ones are adversarial
+
+
+def test_trades_without_divergence_is_standard():
+    model, (x, y) = make_smooth_model(), make_batch()
+    clean, logits = loss_of(StandardTraining(), model, x, y)
+    losses, logits_trades = loss_of(TRADES(beta=0.0), model, x, y)
+    assert_allclose(losses.detach(), clean.detach(), rtol=1e-6)
+    assert_allclose(logits_trades.detach(), logits.detach(), rtol=1e-5)
+
+
+def test_trades_is_cross_entropy_plus_divergence():
+    model, (x, y) = make_smooth_model(), make_batch(dtype=torch.float64)
+    model.double()
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    losses = loss_of(TRADES(beta=2.5), model, x, y)[0].detach().numpy()
+    z = seen[-1][32:]
+    assert torch.equal(seen[-1][:32], x)
+    logits, logits_adv = model(x).detach().numpy(), model(z).detach().numpy()
+    p = softmax(logits, axis=1)
+    clean = -log_softmax(logits, axis=1)[np.arange(32), y]
+    divergence = (p * (log_softmax(logits, axis=1) - log_softmax(logits_adv, axis=1))).sum(1)
+    assert (divergence > 0).all()
+    assert_allclose(losses, clean + 2.5 * divergence, rtol=1e-10)
+    # beta goes in linearly.
+    more = loss_of(TRADES(beta=5.0), model, x, y)[0].detach().numpy()
+    assert_allclose(more - losses, losses - clean, rtol=1e-8)
+
+
+def test_trades_climbs_the_divergence():
+    model, (x, y) = make_smooth_model(), make_batch(dtype=torch.float64)
+    model.double()
+    threat = ThreatModel(0.3)
+    drawn = threat.random_start(x, make_generator(0))
+    with torch.no_grad():
+        log_p, log_q = model(x).log_softmax(1), model(drawn).log_softmax(1)
+        at_random = (log_p.exp() * (log_p - log_q)).sum(1)
+    climbed = loss_of(TRADES(beta=1.0), model, x, y, threat)[0] - cross_entropy(
+        model(x), y, reduction="none"
+    )
+    assert (climbed > at_random).all()
+    assert climbed.mean() > 2 * at_random.mean()
+
+
+@every_norm
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "eps", [0.3, np.array([0.1, 0.2, 0.0, 0.3, 0.5])], ids=["eps", "per feature"]
+)
+def test_gradient_penalty_on_a_linear_model(eps, masked, norm):
+    model, (x, y) = nn.Linear(5, 3).double(), make_batch(dtype=torch.float64)
+    mask = np.array([True, False, True, True, False]) if masked else np.ones(5, dtype=bool)
+    threat = ThreatModel(eps, norm, bounds=(0, 1), mask=mask if masked else None)
+    clean = cross_entropy(model(x), y, reduction="none").detach().numpy()
+    weight = model.weight.detach().numpy()
+    grad = (softmax(model(x).detach().numpy(), axis=1) - np.eye(3)[y]) @ weight
+    penalty = np.linalg.norm(mask * eps * grad, DUALS[norm], axis=1)
+    assert (penalty > 0).all()
+    for factor in (0.0, 1.0, 2.5):
+        defense = InputGradientRegularization(factor)
+        losses = loss_of(defense, model, x, y, threat)[0].detach().numpy()
+        assert_allclose(losses, clean + factor * penalty, rtol=1e-10)
+    assert_allclose(threat.dual_norm(torch.from_numpy(grad)), penalty, rtol=1e-12)
+
+
+def test_gradient_penalty_has_gradients():
+    """Those of the penalty, and not of the loss alone: compared with finite differences."""
+    model, (x, y) = make_smooth_model().double(), make_batch(dtype=torch.float64)
+
+    def penalised():
+        return loss_of(InputGradientRegularization(3.0), model, x, y)[0].sum()
+
+    penalised().backward()
+    weight = model[0].weight
+    step = 1e-6
+    with torch.no_grad():
+        weight[2, 3] += step
+    above = penalised().item()
+    with torch.no_grad():
+        weight[2, 3] -= 2 * step
+    below = penalised().item()
+    assert_allclose(weight.grad[2, 3], (above - below) / (2 * step), rtol=1e-5)
+    clean = cross_entropy(model(x), y, reduction="sum")
+    (alone,) = torch.autograd.grad(clean, weight)
+    assert abs(alone[2, 3] - weight.grad[2, 3]) > 1e-2 * abs(alone[2, 3])
+
+
+def test_gradient_penalty_where_the_gradient_vanishes():
+    """A norm has no gradient at zero, which must not become NaN."""
+    model = nn.Linear(5, 2)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.zero_()
+    x, y = make_batch(2)
+    for norm in ORDERS:
+        model.zero_grad()
+        losses, _ = loss_of(InputGradientRegularization(), model, x, y, ThreatModel(0.1, norm))
+        losses.mean().backward()
+        assert model.weight.grad.isfinite().all()
+
+
+def test_gaussian_augmentation():
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, x):
+            seen.append(x.detach().clone())
+            return super().forward(x)
+
+    sigma = np.array([0.0, 0.1, 0.5, 1.0, 2.0])
+    x, y = make_batch(2, 20_000)
+    # Neither ball nor box nor mask are heeded.
+    threat = ThreatModel(1e-3, bounds=(0, 1), mask=[True, True, True, True, False])
+    losses, logits = loss_of(GaussianAugmentation(sigma), Spy(5, 2), x, y, threat)
+    noise = (seen[0] - x).double().numpy()
+    assert (noise[:, 0] == 0).all()
+    assert_allclose(noise.std(axis=0), sigma, rtol=0.02, atol=1e-7)
+    assert (np.abs(noise.mean(axis=0)) <= 4 * sigma / np.sqrt(20_000)).all()
+    scaled = noise[:, 1:] / sigma[1:]
+    assert_allclose((scaled**4).mean(axis=0), 3, rtol=0.1)
+    assert_allclose(np.corrcoef(scaled.T), np.eye(4), atol=0.03)
+    assert_allclose(losses.detach(), cross_entropy(logits, y, reduction="none").detach())
+    loss_of(GaussianAugmentation(0.25), Spy(5, 2), x, y)
+    assert_allclose((seen[1] - x).std(dim=0), 0.25, rtol=0.02)
+
+
+def test_gaussian_augmentation_without_noise_is_standard():
+    model, (x, y) = make_smooth_model(), make_batch()
+    losses = loss_of(GaussianAugmentation(0.0), model, x, y)[0]
+    assert torch.equal(losses, loss_of(StandardTraining(), model, x, y)[0])
+
+
+def test_gaussian_augmentation_with_a_wrong_number_of_sigmas():
+    model, (x, y) = make_smooth_model(), make_batch()
+    with pytest.raises(ValueError, match="sigma has 2 values, but X has 5 features"):
+        loss_of(GaussianAugmentation([0.1, 0.2]), model, x, y)
+
+
+# ------------------------------------------------------------------------------------------------
+# The dual norm
+
+
+@every_norm
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_dual_norm_is_the_largest_value_in_the_ball(per_feature, masked, norm):
+    generator = make_generator(0)
+    grad = torch.randn(200, 6, generator=generator, dtype=torch.float64)
+    eps = np.array([0.1, 0.2, 0.0, 0.3, 0.5, 1.0]) if per_feature else 0.7
+    mask = [0, 2, 3, 5] if masked else None
+    threat = ThreatModel(eps, norm, mask=mask)
+    largest = threat.dual_norm(grad)
+    x = torch.rand(200, 6, generator=generator, dtype=torch.float64)
+    attained = (grad * (threat.steepest(grad, x) - x)).sum(1)
+    assert_allclose(largest, attained, rtol=1e-9)
+    for _ in range(20):
+        z = threat.random_start(x, generator)
+        assert ((grad * (z - x)).sum(1) <= largest + 1e-12).all()
+
+
+def test_dual_norm_ignores_the_box_and_takes_images():
+    grad = torch.randn(3, 1, 2, 2, generator=make_generator(0))
+    threat = ThreatModel(0.5, "linf", bounds=(0, 1))
+    assert_allclose(threat.dual_norm(grad), 0.5 * grad.abs().sum((1, 2, 3)), rtol=1e-6)
+
+
+def test_dual_norm_is_differentiable():
+    grad = torch.randn(3, 4, generator=make_generator(0), dtype=torch.float64, requires_grad=True)
+    for norm in ORDERS:
+        threat = ThreatModel([0.1, 0.2, 0.3, 0.4], norm)
+        assert torch.autograd.gradcheck(threat.dual_norm, grad)

@@ -1,8 +1,8 @@
 """Attack a pipeline that is there already: nothing is trained again, nothing is rewritten.
 
-A scaler, a projection and a classifier, fitted by scikit-learn. The attack goes through all of them,
-from the raw input. For a linear model there is a formula for the strongest attack, so that it can be
-checked.
+A scaler, a projection and a classifier, fitted by scikit-learn. The attack goes through all of
+them, from the raw input. For a linear model the strongest attack is known by a formula, which the
+attacks are held against.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Model selection: which defense, and which eps to train with?
+"""Choose a defense, and the eps to train with, by a grid search.
 
 There are two eps. One is what the classifier has to withstand: it is part of the problem and stays
 fixed in the scorer. The other is what it is trained with: a hyper-parameter, and the best

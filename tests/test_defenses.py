@@ -65,7 +65,7 @@ def make_batch(n_classes=3, n_samples=32, dtype=torch.float32):
 
 def loss_of(defense, model, x, y, threat=None, seed=0):
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)  # dropout
         return defense.loss(model, x, y, threat or ThreatModel(0.1), make_generator(seed))
 
 
@@ -106,6 +106,8 @@ def test_contract(name, n_classes, norm):
 @every_defense
 def test_the_generator_decides(name):
     model, (x, y) = make_smooth_model(), make_batch()
+    with torch.no_grad():
+        model[0].weight.mul_(10)  # so curved that not all starts end in one corner
     first, second, other = (loss_of(DEFENSES[name], model, x, y, seed=s)[0] for s in (0, 0, 1))
     assert torch.equal(first, second)
     assert torch.equal(first, other) == (name not in RANDOM)
@@ -225,8 +227,8 @@ def test_attacks_stay_in_the_threat_model(name, norm):
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
     loss_of(DEFENSES[name], model, x, y, threat)
     for z in torch.cat(seen).split(32):
-        assert (z >= 0).all()
-        assert (z <= 1).all()
+        assert z.min() >= -1e-6
+        assert z.max() <= 1 + 1e-6
         assert torch.equal(z[:, [1, 4]], x[:, [1, 4]])
         distance = np.linalg.norm((z - x).numpy(), ORDERS[norm], axis=1)
         assert distance.max() <= 0.3 + 1e-6

@@ -119,4 +119,4 @@ class FGSM(BaseAttack):
         search = Search(model, region, LOSSES[self.loss](labels, targeted=targeted))
         _, grad = search.gradient(region.x.clone())
         search.look(region.steepest(grad))
-        return search.x_best, search.margin_best[:, 0] > 0
+        return search.result()

@@ -46,46 +46,48 @@ class Loss(ABC):
         return part
 
     def __call__(self, logits):
-        others = self._others(logits)
-        margin, direction = self._margin(logits, others), self._weights(others).sub_(self.own)
+        others = logits + self._barrier(logits)
+        margin = others.amax(1, keepdim=True).sub_(logits.gather(1, self.index))
+        direction = self._direction(others)
         return (margin.neg_(), direction.neg_()) if self.targeted else (margin, direction)
 
     def margin(self, logits):
         """The margin alone, where no gradient is wanted."""
-        margin = self._margin(logits, self._others(logits))
+        others = logits + self._barrier(logits)
+        margin = others.amax(1, keepdim=True).sub_(logits.gather(1, self.index))
         return margin.neg_() if self.targeted else margin
 
     def direction(self, logits):
         """The direction alone, where nothing is judged."""
-        direction = self._weights(self._others(logits)).sub_(self.own)
+        direction = self._direction(logits + self._barrier(logits))
         return direction.neg_() if self.targeted else direction
 
-    def _others(self, logits):
+    def _barrier(self, logits):
+        """Minus infinity in the place of the label, zero elsewhere."""
         if self.own is None:
             self.own = torch.zeros_like(logits).scatter_(1, self.index, 1)
             self.barrier = torch.zeros_like(logits).scatter_(1, self.index, -torch.inf)
-        return logits + self.barrier
-
-    def _margin(self, logits, others):
-        return others.amax(1, keepdim=True).sub_(logits.gather(1, self.index))
+        return self.barrier
 
     @abstractmethod
-    def _weights(self, others):
-        """Weights of the other classes, which sum to one; the own logit is minus infinity."""
+    def _direction(self, others):
+        """Gradient with respect to the logits, for leaving the label."""
 
 
 class CrossEntropy(Loss):
     """The cross-entropy ``log sum_j exp z_j - z_y``."""
 
-    def _weights(self, others):
-        return others.softmax(1)
+    def _direction(self, others):
+        return others.softmax(1).sub_(self.own)
 
 
 class Margin(Loss):
     """The margin itself (Carlini & Wagner 2017, f_6 without its cut-off)."""
 
-    def _weights(self, others):
-        return torch.zeros_like(others).scatter_(1, others.argmax(1, keepdim=True), 1)
+    def _direction(self, others):
+        return (
+            torch.zeros_like(others).scatter_(1, others.argmax(1, keepdim=True), 1).sub_(self.own)
+        )
 
 
 LOSSES = {"ce": CrossEntropy, "margin": Margin}

@@ -184,7 +184,7 @@ class PGD(BaseAttack):
             else:
                 start = search.region.x.clone()
             climb(search, start, fractions)
-        return search.x_best, search.margin_best[:, 0] > 0
+        return search.result()
 
 
 def climb(search, z, fractions):

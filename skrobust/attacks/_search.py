@@ -25,11 +25,8 @@ class Search:
 
     Attributes
     ----------
-    x_best : tensor of shape (n, ...)
-        Best points of all rows, dropped or not.
-
     margin_best : tensor of shape (n, 1)
-        Their margins: positive for adversarial points.
+        Margins of the best points of all rows, dropped or not: positive for adversarial ones.
 
     region, loss
         Of the rows that are still searched.
@@ -43,6 +40,7 @@ class Search:
         self.x_best = region.x.clone()
         self.margin_best = self.x_best.new_full((len(self.x_best), 1), -torch.inf)
         self.rows = None  # all of them
+        self.row_shape = (-1, *[1] * (self.x_best.ndim - 1))
 
     def __len__(self):
         return len(self.region.x)
@@ -61,8 +59,7 @@ class Search:
         -------
         z, grad : tensors of shape (n_searched, ...)
         """
-        with torch.enable_grad():
-            logits = self.model(z.requires_grad_())
+        logits = self.model(z.requires_grad_())
         margin, direction = self.loss(logits.detach())
         (grad,) = torch.autograd.grad(logits, z, direction)
         z = z.detach()
@@ -74,15 +71,19 @@ class Search:
                 return z[kept], grad[kept]
         return z, grad
 
+    def result(self):
+        """Best points of all rows, and whether they are adversarial."""
+        return self.x_best, self.margin_best[:, 0] > 0
+
     def _remember(self, z, margin):
         x_best, margin_best = self.x_best, self.margin_best
         if self.rows is not None:
             x_best, margin_best = x_best[self.rows], margin_best[self.rows]
-        better = margin > margin_best
         if self.stop_on_success:  # whether a row is dropped at once must make no difference
-            better &= margin_best <= 0
-        torch.where(better, margin, margin_best, out=margin_best)
-        torch.where(better.view(-1, *[1] * (z.ndim - 1)), z, x_best, out=x_best)
+            margin = margin.where(margin_best <= 0, -torch.inf)
+        better = (margin > margin_best).view(self.row_shape)
+        torch.fmax(margin, margin_best, out=margin_best)
+        torch.where(better, z, x_best, out=x_best)
         if self.rows is not None:
             self.x_best[self.rows], self.margin_best[self.rows] = x_best, margin_best
 

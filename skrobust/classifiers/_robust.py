@@ -154,8 +154,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     weight_averaging : float, default=None
         Decay of an exponential moving average of the weights over batches, for example 0.99, which
-        then replaces them after each epoch: it often gains a point of robust accuracy. None means
-        no averaging.
+        then replaces them after each epoch. It smooths what a constant learning rate leaves noisy;
+        under the other schedules there is little left to gain. None means no averaging.
 
     early_stopping : bool, default=False
         Whether to hold out part of the training data, measure clean and robust accuracy on it
@@ -566,7 +566,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
                 lambda: evaluate_robustness(view, valid, threat, seed),
                 generator,
             )
-            with training, suitable_threads(view, self.batch_size):
+            with training, suitable_threads(view, self.batch_size), torch.enable_grad():
                 net.partial_fit(train, None)
             net.module_.eval()
         return self

@@ -300,13 +300,14 @@ class AdversarialExamplesDisplay:
             self.axes_[i, j] = ax.figure.add_subplot(grid[i, j])
 
     def _set_title(self, ax, j, *, adversarial, both=False):
-        predicted = self.y_pred_adv[j] if adversarial else self.y_pred[j]
-        right = predicted == (self.y_pred if self.y is None else self.y)[j]
+        clean = np.asarray(self.y_pred)[j]
+        predicted = np.asarray(self.y_pred_adv)[j] if adversarial else clean
+        right = predicted == (clean if self.y is None else np.asarray(self.y)[j])
         title = str(predicted)
         if both:
-            title = f"{self.y_pred[j]} → {predicted}"
+            title = f"{clean} → {predicted}"
             if len(title) > 14:  # what has room above one panel
-                title = f"{self.y_pred[j]}\n→ {predicted}"
+                title = f"{clean}\n→ {predicted}"
         ax.set_title(title, color=_RIGHT if right else _WRONG, fontsize="medium")
 
 

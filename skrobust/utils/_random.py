@@ -75,9 +75,11 @@ class RowNoise:
 
     def uniform(self, n_values):
         """Tensor of shape (n_samples, n_values)."""
-        counter = torch.arange(1, n_values + 1, device=self.keys.device).add_(self.n_drawn)
+        multipliers = _multipliers(self.n_drawn, n_values, self.keys.device)
         self.n_drawn += n_values
-        bits = _mix_(self.keys.unsqueeze(1) + counter.mul_(_GOLDEN))
+        # The keys are random already: a product and one more round make independent numbers.
+        bits = self.keys.unsqueeze(1) * multipliers
+        bits = bits.bitwise_xor_(_shift_right(bits, 32)).mul_(_MIX_1)
         kept = {torch.float64: 53, torch.float32: 24}.get(self.dtype, 8)
         return (bits >> (64 - kept)).to(self.dtype).mul_(2.0**-kept).add_(0.5)
 
@@ -88,8 +90,15 @@ def hash_rows(x):
     Exact integer arithmetic, the same wherever a row stands and on every device.
     """
     bits = x.detach().flatten(1).double().view(torch.int64)
-    position = _mix_(torch.arange(1, bits.shape[1] + 1, device=x.device).mul_(_GOLDEN))
-    return _mix_(_mix_(bits + position).sum(1))
+    # The low bits of most numbers are zero, and a product only carries upwards: fold first.
+    bits = bits ^ _shift_right(bits, 32)
+    return _mix_(bits.mul_(_multipliers(0, bits.shape[1], x.device)).sum(1))
+
+
+def _multipliers(start, n_values, device):
+    """Odd random numbers, one for each position."""
+    counter = torch.arange(start + 1, start + n_values + 1, device=device)
+    return _mix_(counter.mul_(_GOLDEN)).bitwise_or_(1)
 
 
 def _mix_(z):

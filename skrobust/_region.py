@@ -49,6 +49,7 @@ class Region:
                 self.inverse_eps = 1 / self.eps if self.eps > 0 else 0.0
             else:
                 self.inverse_eps = torch.where(self.eps > 0, 1 / self.eps, 0.0)
+            self.low, self.high = low, high
             self.below = self.above = None
             if low is not None:
                 # Nothing in the unit ball is longer than 1, so that more room changes nothing.
@@ -142,7 +143,9 @@ class Region:
         return (z - self.x).mul_(self.inverse_eps).flatten(1)
 
     def _from_unit(self, u, out):
-        return torch.add(self.x, u.view_as(self.x).mul_(self.eps), out=out)
+        z = torch.add(self.x, u.view_as(self.x).mul_(self.eps), out=out)
+        # The box by its own numbers: behind it may be a square root.
+        return z if self.low is None else z.clamp_(self.low, self.high)
 
     def _room(self, direction):
         """Distance to the box on the side of ``direction``, in units of eps."""

@@ -495,6 +495,8 @@ def test_dead_features_do_not_spoil_the_others(name):
     attack = make_attack(name, eps=2.0, bounds=bounds)
     if hasattr(attack, "stop_on_success"):
         attack.set_params(stop_on_success=False)
+    if getattr(attack, "step_size", None) is not None:
+        attack.set_params(step_size=1.0)  # long enough to cross the ball from any start
     X_adv = attack.perturb(estimator, X, y)
     sign = np.where(y == 1, -1.0, 1.0)
     gain = sign * (estimator.decision_function(X_adv) - estimator.decision_function(X))

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -212,7 +213,12 @@ TRANSFORMERS = [
 ]
 
 
-@pytest.mark.parametrize("transformer", TRANSFORMERS, ids=repr)
+def without_addresses(estimator):
+    """Ids must be the same in every worker of pytest-xdist."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(estimator))
+
+
+@pytest.mark.parametrize("transformer", TRANSFORMERS, ids=without_addresses)
 def test_transformer(transformer):
     X, y = make_data()
     transformer = copy.deepcopy(transformer).fit(X, y)

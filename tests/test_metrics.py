@@ -26,6 +26,7 @@ from skrobust.attacks import FGSM, PGD
 from skrobust.defenses import StandardTraining
 from skrobust.exceptions import NotDifferentiableError
 from skrobust.metrics import make_robust_scorer, robust_accuracy_curve, robust_accuracy_score
+from skrobust.metrics._scores import resolve_attack
 
 DUALS = {"linf": 1, "l2": 2, "l1": np.inf}
 
@@ -292,15 +293,25 @@ def test_curve_never_rises(attack):
 
 
 @every_strength
-def test_curve_is_at_most_its_scores(attack):
-    """Weak attacks, too, which may fail at an eps although they succeed at a smaller one."""
+def test_curve_is_the_bisection_of_its_scores(attack):
+    """Sample by sample; weak attacks, too, which may succeed at a smaller eps only."""
     X, y = make_data(3)
     X = StandardScaler().fit_transform(X)
     mlp = make_mlp(X, y)
     grid = np.linspace(0, 1.5, 9)
     curve = robust_accuracy_curve(mlp, X, y, eps=grid, attack=attack)
-    alone = [robust_accuracy_score(mlp, X, y, eps=eps, attack=attack) for eps in grid]
-    assert (curve <= alone).all()
+    runs = [resolve_attack(attack, eps=eps).run(mlp, X, y, stop_on_success=True) for eps in grid]
+    falls = np.array([run.success for run in runs])
+    fallen_at = []
+    for sample in falls.T:
+        low, high = 0, len(grid)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if sample[middle] else (middle + 1, high)
+        fallen_at.append(low)
+    assert_allclose(curve, [np.mean(np.array(fallen_at) > i) for i in range(len(grid))])
+    if attack is None:  # strong enough that nothing but the cost is different
+        assert_allclose(curve, 1 - falls.mean(axis=1))
 
 
 def test_curve_of_equal_eps_and_of_one():

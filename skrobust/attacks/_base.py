@@ -139,7 +139,6 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
         with (
             frozen(view),
             isolated_rng(seed, input_options(view)["device"]),
-            torch.enable_grad(),
             suitable_threads(view, n_rows),
         ):
             goal = _make_goal(target, X, array, y, y_target)

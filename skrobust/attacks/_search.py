@@ -2,6 +2,8 @@
 
 import torch
 
+from ..differentiable._pullback import pullback
+
 
 class Search:
     """Look for adversarial points around a batch and remember the best for each row.
@@ -11,8 +13,8 @@ class Search:
 
     Parameters
     ----------
-    model : callable
-        From a batch of inputs to logits; its parameters are frozen.
+    model : torch.nn.Module
+        From a batch of inputs to logits; frozen.
 
     region : Region
         The admissible points around the batch.
@@ -34,6 +36,7 @@ class Search:
 
     def __init__(self, model, region, loss, *, stop_on_success=False):
         self.model = model
+        self.linearize = pullback(model)
         self.region = region
         self.loss = loss
         self.stop_on_success = stop_on_success
@@ -59,10 +62,9 @@ class Search:
         -------
         z, grad : tensors of shape (n_searched, ...)
         """
-        logits = self.model(z.requires_grad_())
-        margin, direction = self.loss(logits.detach())
-        (grad,) = torch.autograd.grad(logits, z, direction)
-        z = z.detach()
+        logits, pull = self.linearize(z)
+        margin, direction = self.loss(logits)
+        grad = pull(direction)
         self._remember(z, margin)
         # Dropping copies what remains, and would make any device but the CPU wait.
         if self.stop_on_success and z.device.type == "cpu":

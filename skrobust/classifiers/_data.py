@@ -39,3 +39,35 @@ def merge_samples(X, y, sample_weight):
     same[candidates] = (flat[rows[candidates]] == flat[rows[candidates + 1]]).all(axis=1)
     starts = np.flatnonzero(np.r_[True, ~same])
     return rows[starts], np.add.reduceat(sample_weight[rows], starts)
+
+
+def hold_out_samples(y, fraction, seed):
+    """Split into training and validation rows, class by class.
+
+    Every class gives about ``fraction`` of its samples, at least one if it has two, and none if it
+    has one: unlike a split by exact shares, that works for any data.
+
+    Parameters
+    ----------
+    y : int ndarray of shape (n_samples,)
+
+    fraction : float
+
+    seed : int
+
+    Returns
+    -------
+    train, valid : int ndarrays
+    """
+    rng = np.random.RandomState(seed)
+    held_out = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        wanted = max(1, round(fraction * len(members)))
+        held_out[members[: min(wanted, len(members) - 1)]] = True
+    if not held_out.any():
+        raise ValueError(
+            "early_stopping holds out samples for validation, and needs a class with at least two "
+            "different samples; there is none. Fit with early_stopping=False."
+        )
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

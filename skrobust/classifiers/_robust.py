@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_is_fitted,
@@ -32,7 +31,7 @@ from ..utils._sklearn import HasMethods, Interval, StrOptions, check_sample_weig
 from ..utils._threads import suitable_threads
 from ..utils._torch import frozen, input_options, outputs, resolve_device
 from ._build import NAMED, build_module, check_output
-from ._data import merge_samples
+from ._data import hold_out_samples, merge_samples
 from ._net import (
     BatchSchedule,
     DefendedNet,
@@ -207,8 +206,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     preprocessor_ : transformer or None
         Fitted copy of ``preprocessor``.
 
+    sample_shape_ : tuple of int
+        Shape of one sample of X.
+
     n_features_in_ : int
-        Number of features seen during :meth:`fit`.
+        Length of X along its second axis: the number of features, or of channels for images.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen during :meth:`fit`, where X has names that are all strings.
@@ -356,6 +358,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         -------
         self : object
         """
+        if self.defense is None and any(name.startswith("defense__") for name in params):
+            self.defense = AdversarialTraining()  # which is what None means
         through = {k: v for k, v in params.items() if _is_skorch_param(k) or k in self._through()}
         super().set_params(**{k: v for k, v in params.items() if k not in through})
         if through:
@@ -511,8 +515,18 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _check_training_data(self, X, y, sample_weight, reset):
         X, y = validate_data(self, X, y, dtype=FLOATS, allow_nd=True, reset=reset)
         check_classification_targets(y)
+        if reset:
+            self.sample_shape_ = X.shape[1:]
+        self._check_sample_shape(X)
         weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         return X, y, weight
+
+    def _check_sample_shape(self, X):
+        if X.shape[1:] != self.sample_shape_:
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, but RobustClassifier was fitted on samples "
+                f"of shape {self.sample_shape_}."
+            )
 
     def _check_labels(self, labels):
         unknown = np.setdiff1d(labels, self.classes_)
@@ -569,6 +583,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             with training, suitable_threads(view, self.batch_size), torch.enable_grad():
                 net.partial_fit(train, None)
             net.module_.eval()
+        if not all(torch.isfinite(parameter).all() for parameter in module.parameters()):
+            raise ValueError(
+                "training diverged: the weights of the module are no longer finite. Take a smaller "
+                f"lr (it was {self.lr:g}), or scale X by a preprocessor."
+            )
         return self
 
     def _initialize(self, X, y, weight, device):
@@ -578,7 +597,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         if self.preprocessor is not None:
             self.preprocessor_ = clone(self.preprocessor)
             weighted = has_fit_parameter(self.preprocessor_, "sample_weight")
-            self.preprocessor_.fit(X, y, **({"sample_weight": weight} if weighted else {}))
+            kept = weight > 0
+            self.preprocessor_.fit(
+                X[kept], y[kept], **({"sample_weight": weight[kept]} if weighted else {})
+            )
             shape, place = self.preprocessor_.transform(X[:1]).shape[1:], " after the preprocessor"
         if self.input_shape is not None:
             if prod(self.input_shape) != prod(shape):
@@ -629,12 +651,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
         if not (self.early_stopping and hold_out):
             return data(slice(None)), None
-        parts = train_test_split(
-            np.arange(len(rows)),
-            test_size=self.validation_fraction,
-            stratify=y_index[rows],
-            random_state=seed,
-        )
+        parts = hold_out_samples(y_index[rows], self.validation_fraction, seed)
         return tuple(data(part) for part in parts)
 
     def _class_factors(self, y_index, weight):
@@ -651,6 +668,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
                     f"{self.classes_[:20].tolist()}."
                 )
             factors = np.array([self.class_weight.get(c, 1.0) for c in self.classes_.tolist()])
+            if not (np.isfinite(factors).all() and (factors >= 0).all() and factors.any()):
+                raise ValueError(
+                    "class_weight must have finite weights that are not negative and not all zero; "
+                    f"got {self.class_weight}."
+                )
         return factors[y_index]
 
     def _n_epochs(self, n_batches):
@@ -693,6 +715,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=FLOATS, allow_nd=True)
+        self._check_sample_shape(X)
         return outputs(self.__to_torch__(), X).astype(np.float64)
 
 

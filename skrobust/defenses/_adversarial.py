@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from ..attacks._losses import CrossEntropy
 from ..attacks._pgd import step_fractions
+from ..differentiable._pullback import pullback
 from ..utils._random import GeneratorNoise
 from ..utils._sklearn import Interval
 from ..utils._torch import evaluation_mode
@@ -168,8 +169,8 @@ def ascend(model, region, z, direction, fractions):
     z : tensor of shape (n, ...)
     """
     with evaluation_mode(model):
+        linearize = pullback(model)
         for fraction in fractions:
-            logits = model(z.requires_grad_())
-            (grad,) = torch.autograd.grad(logits, z, direction(logits.detach()))
-            z = region.step_(z.detach(), grad, fraction)
+            logits, pull = linearize(z)
+            region.step_(z, pull(direction(logits)), fraction)
     return z

@@ -1,5 +1,7 @@
 """Views of scalers and other transformers of ``sklearn.preprocessing``."""
 
+from collections.abc import Hashable
+
 import numpy as np
 import scipy.special
 import torch
@@ -121,7 +123,8 @@ _TORCH_FUNCTIONS = {
 def _(estimator):
     if estimator.func is None:
         return Identity()
-    if isinstance(estimator.func, np.ufunc) and estimator.func in _TORCH_FUNCTIONS:
+    # With array API dispatch, scipy's are plain functions and no ufuncs.
+    if isinstance(estimator.func, Hashable) and estimator.func in _TORCH_FUNCTIONS:
         n_features = 1
         view = Function(_TORCH_FUNCTIONS[estimator.func], estimator.kw_args)
     else:

@@ -25,7 +25,7 @@ class RobustScorer:
         self.random_state = random_state
         self.names = None
         if isinstance(eps, list):
-            self.names = [f"robust_accuracy_{value:g}" for value in eps]
+            self.names = [f"robust_accuracy_{float(value):.15g}" for value in eps]
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted classifier.

@@ -7,6 +7,7 @@ from sklearn.utils import check_consistent_length
 
 from ..attacks import PGD, BaseAttack
 from ..utils._containers import is_dataframe, take_rows
+from ..utils._sklearn import check_sample_weight
 
 
 def robust_accuracy_score(
@@ -81,7 +82,7 @@ def robust_accuracy_score(
         attack, eps=eps, norm=norm, bounds=bounds, mask=mask, random_state=random_state
     )
     withstood = ~attack.run(estimator, X, y, stop_on_success=True).success
-    return float(np.average(withstood, weights=sample_weight))
+    return float(np.average(withstood, weights=_check_weight(sample_weight, X)))
 
 
 def robust_accuracy_curve(
@@ -100,9 +101,12 @@ def robust_accuracy_curve(
     """Robust accuracy over a list of eps.
 
     A sample that has fallen at one eps has fallen at every larger one, as its adversarial example
-    is admissible there, too: the curve never rises. Each sample's smallest eps is found by
-    bisection, so that it is attacked at about log2(n_eps) of the radii, where separate scores
-    attack it at all of them.
+    is admissible there, too: the curve never rises. The smallest eps of each sample is found by
+    bisection, so that it is attacked at about log2(n_eps) radii, where separate scores attack it
+    at all of them. That takes for granted that what withstands the attack at one eps withstands it
+    at the smaller ones. It holds but for rare samples where the attack is strong; a weak one, such
+    as :class:`~skrobust.attacks.FGSM`, may fail at a large eps where it succeeds at a small one,
+    and its separate scores may then be lower.
 
     Parameters
     ----------
@@ -138,9 +142,11 @@ def robust_accuracy_curve(
     check_consistent_length(X, y)
     X = X if is_dataframe(X) else np.asarray(X)
     y = np.asarray(y)
+    weight = _check_weight(sample_weight, X)
     order = np.argsort(eps.reshape(len(eps), -1).max(axis=1), kind="stable")
-    position = np.full(len(y), len(order))  # of the smallest eps at which a sample has fallen
-    # Samples in the first array are known to withstand all before `low` and to fall from `high` on.
+    # Position in `order` of the smallest eps at which each sample has fallen.
+    fallen_at = np.full(len(y), len(order))
+    # Samples that withstand everything before `low` and fall from `high` on.
     to_do = [(np.arange(len(y)), 0, len(order))]
     while to_do:
         rows, low, high = to_do.pop()
@@ -155,15 +161,12 @@ def robust_accuracy_curve(
             mask=mask,
             random_state=random_state,
         )
-        result = member.run(estimator, take_rows(X, rows), y[rows], stop_on_success=True)
-        position[rows[result.success]] = middle
-        to_do += [
-            (rows[result.success], low, middle),
-            (rows[~result.success], middle + 1, high),
-        ]
+        falls = member.run(estimator, take_rows(X, rows), y[rows], stop_on_success=True).success
+        fallen_at[rows[falls]] = middle
+        to_do += [(rows[falls], low, middle), (rows[~falls], middle + 1, high)]
     scores = np.empty(len(order))
-    for i, which in enumerate(order):
-        scores[which] = np.average(position > i, weights=sample_weight)
+    for position, i in enumerate(order):
+        scores[i] = np.average(fallen_at > position, weights=weight)
     return scores
 
 
@@ -183,6 +186,15 @@ def resolve_attack(attack, *, random_state=0, **threat):
     if attack.random_state is None:
         attack.set_params(random_state=random_state)
     return attack
+
+
+def _check_weight(sample_weight, X):
+    if sample_weight is None:
+        return None
+    weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weight.any():
+        raise ValueError("sample_weight must not be zero for all samples: nothing would be scored.")
+    return weight
 
 
 def _check_eps_list(eps):

@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from ._mlp import ACTIVATIONS
+from ._layers import Layers, make_activation
 
 
-class CNN(nn.Sequential):
+class CNN(Layers):
     """Small convolutional network for small images.
 
     Each block halves height and width by a strided 4 x 4 convolution; a hidden linear layer and
@@ -53,8 +53,12 @@ class CNN(nn.Sequential):
         for next_depth in channels:
             blocks += [
                 nn.Conv2d(depth, next_depth, kernel_size=4, stride=2, padding=1),
-                ACTIVATIONS[activation](),
+                make_activation(activation),
             ]
             depth, height, width = next_depth, height // 2, width // 2
-        head = [nn.Flatten(), nn.Linear(depth * height * width, hidden), ACTIVATIONS[activation]()]
+        head = [
+            nn.Flatten(),
+            nn.Linear(depth * height * width, hidden),
+            make_activation(activation),
+        ]
         super().__init__(*blocks, *head, nn.Linear(hidden, n_classes))

@@ -1,11 +1,13 @@
 """Multi-layer perceptron."""
 
+from numbers import Integral
+
 from torch import nn
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+from ._layers import Layers, make_activation
 
 
-class MLP(nn.Sequential):
+class MLP(Layers):
     """Multi-layer perceptron: linear layers with an activation between them.
 
     Parameters
@@ -16,7 +18,7 @@ class MLP(nn.Sequential):
     n_classes : int
         Number of logits.
 
-    hidden : tuple of int, default=(128, 128)
+    hidden : int or tuple of int, default=(128, 128)
         Widths of the hidden layers; an empty tuple makes a linear model.
 
     activation : {"relu", "tanh", "gelu", "silu"}, default="relu"
@@ -36,8 +38,8 @@ class MLP(nn.Sequential):
     def __init__(self, n_features, n_classes, *, hidden=(128, 128), activation="relu", dropout=0.0):
         layers = [nn.Flatten()]
         width = n_features
-        for next_width in hidden:
-            layers += [nn.Linear(width, next_width), ACTIVATIONS[activation]()]
+        for next_width in (hidden,) if isinstance(hidden, Integral) else hidden:
+            layers += [nn.Linear(width, next_width), make_activation(activation)]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
             width = next_width

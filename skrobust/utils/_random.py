@@ -1,6 +1,7 @@
 """Random state: from scikit-learn's ``random_state`` to torch, and back out untouched."""
 
 from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 import torch
@@ -24,13 +25,22 @@ def make_generator(seed, device="cpu"):
     return torch.Generator(device=device).manual_seed(seed)
 
 
+_GLOBAL_GENERATORS = RLock()
+
+
 @contextmanager
 def isolated_rng(seed, device):
     """Seed torch's global generators inside the block and put them back after it.
 
     Modules draw from the global generators (initialisation, dropout, noise layers); the caller's
-    stream must neither steer that nor be moved by it.
+    stream must neither steer that nor be moved by it. One thread at a time has the generators to
+    itself: with joblib's threads, too, a seed decides every bit.
     """
+    with _GLOBAL_GENERATORS:
+        yield from _isolated_rng(seed, device)
+
+
+def _isolated_rng(seed, device):
     device = torch.device(device)
     on_cuda = device.type == "cuda"
     cpu_state = torch.get_rng_state()

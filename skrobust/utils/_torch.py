@@ -14,9 +14,15 @@ _LEAST_ROWS = 8
 
 def resolve_device(device):
     """Device that ``device`` means: ``"auto"`` is the accelerator where there is one."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {str(device)!r}, and torch finds no CUDA device. Use device='auto' for the "
+            "best there is, or 'cpu'."
+        )
+    return device
 
 
 def input_options(module):

@@ -52,9 +52,13 @@ class Region:
             self.low, self.high = low, high
             self.below = self.above = None
             if low is not None:
-                # Nothing in the unit ball is longer than 1, so that more room changes nothing.
-                self.below = (x - low).mul_(self.inverse_eps).flatten(1).clamp_max_(1)
-                self.above = (high - x).mul_(self.inverse_eps).flatten(1).clamp_max_(1)
+                self.below = self._in_unit(x - low)
+                self.above = self._in_unit(high - x)
+
+    def _in_unit(self, distance):
+        # Nothing in the unit ball is longer than 1, so that more room changes nothing. A fixed
+        # feature without a bound, inf * 0, has none.
+        return distance.mul_(self.inverse_eps).flatten(1).nan_to_num_(nan=0.0).clamp_max_(1)
 
     def take(self, rows):
         """Keep some of the rows."""

@@ -51,7 +51,7 @@ class ThreatModel:
         Box of valid inputs; each side a float or an array-like of shape (n_features,).
         Infinite sides are allowed.
 
-    mask : None or array-like, default=None
+    mask : None, str or array-like, default=None
         The features that the attacker can change: booleans of shape (n_features,), or indices, or
         column names (these need ``feature_names``). None means all.
 

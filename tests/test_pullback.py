@@ -45,6 +45,7 @@ LAYERWISE = {
     "flatten": lambda: MLP(N_FEATURES, N_CLASSES, hidden=(8, 8)).eval(),
     "nested": lambda: nn.Sequential(sequential(nn.ReLU()), nn.Tanh(), nn.Linear(N_CLASSES, 2)),
     "RobustClassifier": robust_classifier,
+    "input_shape": lambda: robust_classifier(input_shape=(1, 2, 3)),
     "preprocessor": lambda: robust_classifier(preprocessor=StandardScaler()),
     "pipeline around a net": lambda: make_pipeline(
         StandardScaler(), RobustClassifier(max_epochs=2, random_state=0)

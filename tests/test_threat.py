@@ -651,3 +651,14 @@ def test_check_inputs_allows_the_edge_in_every_dtype():
     for dtype in (np.float32, np.float64):
         ThreatModel(bounds=(0.1, 0.7)).check_inputs(np.array([[0.1, 0.7]], dtype=dtype))
     ThreatModel(bounds=(-np.inf, np.inf)).check_inputs(np.array([[-1e300, 1e300]]))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_fixed_features_without_bounds(norm):
+    threat = ThreatModel([1.0, 0.0, 1.0], norm, bounds=(-np.inf, [np.inf, np.inf, 0.5]))
+    x = torch.zeros(1, 3, dtype=torch.float64)
+    projected = threat.project(x + 4, x)
+    assert threat.contains(threat.inside(x + 4, x), x).all()
+    assert projected[0, 1] == 0
+    assert projected[0, 0] >= 0.5
+    assert torch.isfinite(threat.steepest(torch.ones_like(x), x)).all()

@@ -16,14 +16,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..exceptions import NotDifferentiableError
 from ..threat import NORMS, ThreatModel
 from ..utils._batching import batch_slices, resolve_batch_size
-from ..utils._containers import column_names, is_dataframe, like, take_rows
+from ..utils._containers import FLOATS, column_names, is_dataframe, like, take_rows
 from ..utils._random import draw_seed, isolated_rng
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._threads import suitable_threads
 from ..utils._torch import frozen, input_options
 from ._target import Target
-
-FLOATS = [np.float64, np.float32]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
         "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
         "norm": [StrOptions(set(NORMS))],
         "bounds": [None, tuple, "array-like"],
-        "mask": [None, "array-like"],
+        "mask": [None, "array-like", str],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "verbose": ["verbose"],
         "random_state": ["random_state"],

@@ -33,7 +33,7 @@ class FGSM(BaseAttack):
     bounds : None or pair (low, high), default=None
         Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
 
-    mask : None or array-like, default=None
+    mask : None, str or array-like, default=None
         Features that the attack can change: booleans, indices or column names. None means all.
 
     loss : {"ce", "margin"}, default="ce"

@@ -1,7 +1,7 @@
 """RobustClassifier: a torch module trained under a defense."""
 
 from copy import deepcopy
-from math import cos, pi, prod
+from math import prod
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,70 +17,30 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
-from ..attacks._losses import CrossEntropy
-from ..attacks._pgd import climb, step_fractions
-from ..attacks._search import Search
 from ..defenses import AdversarialTraining, BaseDefense
-from ..differentiable._modules import Chain, View
+from ..differentiable._modules import Chain, Reshape
 from ..differentiable._nets import Net
 from ..differentiable._registry import transform_to_torch
 from ..threat import NORMS, ThreatModel
-from ..utils._batching import batch_slices, resolve_batch_size
-from ..utils._random import RowNoise, draw_seed, isolated_rng, make_generator
+from ..utils._containers import FLOATS
+from ..utils._random import draw_seed, isolated_rng, make_generator
 from ..utils._sklearn import HasMethods, Interval, StrOptions, check_sample_weight, fit_context
 from ..utils._threads import suitable_threads
-from ..utils._torch import frozen, input_options, outputs, resolve_device
+from ..utils._torch import input_options, outputs, resolve_device
 from ._build import NAMED, build_module, check_output
+from ._callbacks import SCHEDULES, BatchSchedule, RobustValidation, WeightAveraging
 from ._data import hold_out_samples, merge_samples
-from ._net import (
-    BatchSchedule,
-    DefendedNet,
-    RobustValidation,
-    TensorBatches,
-    TensorData,
-    WeightAveraging,
-)
-
-FLOATS = [np.float64, np.float32]
+from ._net import DefendedNet, TensorBatches, TensorData
+from ._validation import evaluate_robustness
 
 # With max_epochs="auto", training is at least this many steps of the optimizer, within limits.
 _AUTO_STEPS, _AUTO_EPOCHS = 2000, (10, 200)
 
-# Steps of the attack that judges the epochs where training stops early.
-_VALIDATION_STEPS = 10
-
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-
-
-def _constant(progress):
-    return 1.0
-
-
-def _cosine(progress):
-    return (1 + cos(pi * progress)) / 2
-
-
-def _one_cycle(progress):
-    """Up for the first three tenths and down to zero (Smith & Topin 2019)."""
-    return progress / 0.3 if progress < 0.3 else (1 - progress) / 0.7
-
-
-_SCHEDULES = {"constant": _constant, "cosine": _cosine, "one-cycle": _one_cycle}
 
 # What goes through to skorch besides the parameters that are written out.
 _SKORCH_NAMES = ("iterator_train",)
 _SKORCH_PREFIXES = ("module__", "optimizer__", "callbacks__", "iterator_train__")
-
-
-class Reshape(View):
-    """Rows as samples of another shape."""
-
-    def __init__(self, shape):
-        super().__init__()
-        self.shape = tuple(shape)
-
-    def forward(self, x):
-        return x.reshape(-1, *self.shape)
 
 
 def _is_skorch_param(name):
@@ -118,7 +78,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     bounds : None or pair (low, high), default=None
         Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
 
-    mask : None or array-like, default=None
+    mask : None, str or array-like, default=None
         Features that an attacker can change: booleans, indices or column names. None means all.
 
     preprocessor : transformer, default=None
@@ -171,7 +131,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         Whether ``fit`` goes on from the present weights.
 
     callbacks : list, default=None
-        Callbacks of skorch, or pairs of a name and a callback; copies are used.
+        Callbacks of skorch, or pairs of a name and a callback; copies are used. What they can
+        monitor is in ``history_``: there is no ``valid_loss``.
 
     device : str or torch.device, default="auto"
         Where to train and predict; ``"auto"`` is the GPU if there is one.
@@ -258,12 +219,12 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
         "norm": [StrOptions(set(NORMS))],
         "bounds": [None, tuple, "array-like"],
-        "mask": [None, "array-like"],
+        "mask": [None, "array-like", str],
         "preprocessor": [HasMethods(["fit", "transform"]), None],
         "input_shape": [None, tuple, list],
         "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "lr_schedule": [StrOptions(set(_SCHEDULES))],
+        "lr_schedule": [StrOptions(set(SCHEDULES))],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -683,7 +644,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _make_callbacks(self, n_steps, partial):
         callbacks = []
         if not partial:
-            schedule = BatchSchedule(_SCHEDULES[self.lr_schedule], n_steps)
+            schedule = BatchSchedule(SCHEDULES[self.lr_schedule], n_steps)
             callbacks.append(("lr_schedule", schedule))
         if self.weight_averaging is not None:
             callbacks.append(("weight_averaging", WeightAveraging(self.weight_averaging)))
@@ -717,20 +678,3 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(self, X, reset=False, dtype=FLOATS, allow_nd=True)
         self._check_sample_shape(X)
         return outputs(self.__to_torch__(), X).astype(np.float64)
-
-
-def evaluate_robustness(view, data, threat, seed):
-    """Clean accuracy, robust accuracy, and the mean margin that is left, on held-out data."""
-    counts = np.zeros(3)
-    with frozen(view):
-        for rows in batch_slices(len(data), resolve_batch_size("auto", data.x.shape[1:])):
-            x = data.x[rows]
-            search = Search(view, threat.around(x), CrossEntropy(data.y[rows]))
-            search.look(x)
-            clean = search.margin_best <= 0
-            start = search.region.random(RowNoise(x, seed))
-            climb(search, start, step_fractions(_VALIDATION_STEPS, None, threat.eps))
-            weight = data.sample_weight[rows].unsqueeze(1)
-            left = torch.stack([clean, search.margin_best <= 0, -search.margin_best])
-            counts += (left.to(weight) * weight).sum((1, 2)).double().cpu().numpy()
-    return tuple((counts / float(data.sample_weight.double().sum())).tolist())

@@ -49,6 +49,17 @@ class Identity(View):
         return x
 
 
+class Reshape(View):
+    """Every sample in another shape."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x):
+        return x.reshape(-1, *self.shape)
+
+
 class Select(View):
     """Some of the columns."""
 

@@ -171,6 +171,5 @@ def _function_error(estimator, reason):
     return NotDifferentiableError(
         f"{type(estimator).__name__}(func={name}) has no differentiable view: its function "
         f"{reason}. It must take a torch tensor (or be a numpy ufunc itself, like np.log1p), keep "
-        "the gradients, and compute what it computes for an array. Write it so, or use an attack "
-        "that needs only scores or decisions."
+        "the gradients, and compute what it computes for an array."
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ._modules import Identity, Linear, Scale
+from ._modules import Identity, Linear, Reshape, Scale
 from ._nets import Net
 
 _aten = torch.ops.aten
@@ -98,10 +98,13 @@ class _Cast:
         return grad.to(kept.pop())
 
 
-class _Flatten:
+class _Reshape:
+    def __init__(self, shape):
+        self.shape = shape
+
     def forward(self, x, kept):
         kept.append(x.shape)
-        return x.flatten(1)
+        return x.reshape(len(x), *self.shape)
 
     def backward(self, grad, kept):
         return grad.reshape(kept.pop())
@@ -150,7 +153,9 @@ def _steps(module):
     elif kind in _ACTIVATIONS:
         yield _ACTIVATIONS[kind]
     elif kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-        yield _Flatten()
+        yield _Reshape((-1,))
+    elif kind is Reshape:
+        yield _Reshape(module.shape)
     elif isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward:
         for child in module:
             yield from _steps(child)

@@ -158,7 +158,7 @@ def cure(estimator):
     name = type(estimator).__name__
     return (
         f"Register a function that builds its view with @to_torch.register({name}), give it a "
-        "method __to_torch__(), or use an attack that needs only scores or decisions."
+        "method __to_torch__(), or attack a substitute that has a view, fitted to its predictions."
     )
 
 
@@ -172,6 +172,6 @@ def transform_to_torch(estimator):
     if isinstance(estimator, BaseEstimator) and is_classifier(estimator):
         raise NotDifferentiableError(
             f"{type(estimator).__name__} is used as a transformer, and has a differentiable view "
-            "only as a classifier. Use an attack that needs only scores or decisions."
+            "only as a classifier. Attack a substitute, fitted to the predictions of the whole."
         )
     return to_torch(estimator)

@@ -1,6 +1,9 @@
-"""Data frames in, data frames out."""
+"""What comes in goes out: dtypes and data frames."""
 
 import numpy as np
+
+# The dtypes that are kept; everything else becomes the first.
+FLOATS = [np.float64, np.float32]
 
 
 def is_dataframe(X):

@@ -24,9 +24,10 @@ from ..differentiable._registry import transform_to_torch
 from ..threat import NORMS, ThreatModel
 from ..utils._containers import FLOATS
 from ..utils._random import draw_seed, isolated_rng, make_generator
-from ..utils._sklearn import HasMethods, Interval, StrOptions, check_sample_weight, fit_context
+from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._threads import suitable_threads
 from ..utils._torch import input_options, outputs, resolve_device
+from ..utils._weights import check_weights
 from ._build import NAMED, build_module, check_output
 from ._callbacks import SCHEDULES, BatchSchedule, RobustValidation, WeightAveraging
 from ._data import hold_out_samples, merge_samples
@@ -479,8 +480,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         if reset:
             self.sample_shape_ = X.shape[1:]
         self._check_sample_shape(X)
-        weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        return X, y, weight
+        return X, y, check_weights(sample_weight, X)
 
     def _check_sample_shape(self, X):
         if X.shape[1:] != self.sample_shape_:

@@ -7,7 +7,7 @@ from sklearn.utils import check_consistent_length
 
 from ..attacks import PGD, BaseAttack
 from ..utils._containers import is_dataframe, take_rows
-from ..utils._sklearn import check_sample_weight
+from ..utils._weights import check_weights
 
 
 def robust_accuracy_score(
@@ -82,7 +82,7 @@ def robust_accuracy_score(
         attack, eps=eps, norm=norm, bounds=bounds, mask=mask, random_state=random_state
     )
     withstood = ~attack.run(estimator, X, y, stop_on_success=True).success
-    return float(np.average(withstood, weights=_check_weight(sample_weight, X)))
+    return float(np.average(withstood, weights=check_weights(sample_weight, X)))
 
 
 def robust_accuracy_curve(
@@ -142,7 +142,7 @@ def robust_accuracy_curve(
     check_consistent_length(X, y)
     X = X if is_dataframe(X) else np.asarray(X)
     y = np.asarray(y)
-    weight = _check_weight(sample_weight, X)
+    weight = check_weights(sample_weight, X)
     order = np.argsort(eps.reshape(len(eps), -1).max(axis=1), kind="stable")
     # Position in `order` of the smallest eps at which each sample has fallen.
     fallen_at = np.full(len(y), len(order))
@@ -186,15 +186,6 @@ def resolve_attack(attack, *, random_state=0, **threat):
     if attack.random_state is None:
         attack.set_params(random_state=random_state)
     return attack
-
-
-def _check_weight(sample_weight, X):
-    if sample_weight is None:
-        return None
-    weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    if not weight.any():
-        raise ValueError("sample_weight must not be zero for all samples: nothing would be scored.")
-    return weight
 
 
 def _check_eps_list(eps):

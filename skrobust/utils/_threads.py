@@ -5,10 +5,10 @@ from itertools import chain
 
 import torch
 
-# Below this product of rows and parameters a pass takes well under a millisecond, and handing it
-# to a second thread costs as much as it saves: measured with the digits MLP (64 rows: 1.0 x) and
-# the MNIST CNN (256 rows: 1.7 x), see benchmarks/settings.py. On a machine that is busy with
-# something else, such as other workers, waiting for the second thread costs a hundred times that.
+# Below this product of rows and parameters a second thread gains little: 1.1 x with 64 rows through
+# the digits MLP, against 1.8 x with 256 rows through the MNIST CNN (benchmarks/settings.py). On a
+# machine that is busy with something else, other workers perhaps, waiting for it costs many times
+# what it gains.
 _WORTH_THREADS = 10_000_000
 
 

@@ -12,7 +12,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import MinMaxScaler
 from torch import nn
 
-SHARED = Path(os.environ.get("SKROBUST_SHARED", Path(__file__).parents[2] / "shared"))
+_SHARED = Path(__file__).parents[2] / "shared"
+DATA = Path(os.environ.get("SKROBUST_DATA", _SHARED / "data"))
+MODELS = Path(os.environ.get("SKROBUST_MODELS", _SHARED / "models"))
 
 
 def ratio(ours, reference, *, rounds):
@@ -57,12 +59,12 @@ def mnist_cnn():
 
 def reference_cnn():
     cnn = mnist_cnn()
-    cnn.load_state_dict(torch.load(SHARED / "models" / "mnist_cnn_adv.pt", weights_only=True))
+    cnn.load_state_dict(torch.load(MODELS / "mnist_cnn_adv.pt", weights_only=True))
     return cnn
 
 
 def mnist(split, n_samples):
-    data = np.load(SHARED / "data" / f"mnist_{split}.npz")
+    data = np.load(DATA / f"mnist_{split}.npz")
     X = (data["X"][:n_samples] / 255).astype(np.float32).reshape(-1, 1, 28, 28)
     return X, data["y"][:n_samples].astype(np.int64)
 
@@ -73,7 +75,7 @@ def digits():
 
 
 def spambase():
-    data = pd.read_csv(SHARED / "data" / "spambase.csv")
+    data = pd.read_csv(DATA / "spambase.csv")
     y = data.pop("spam").to_numpy()
     X = np.log1p(data.to_numpy(np.float64))
     X_train, X_test, y_train, y_test = train_test_split(

@@ -14,7 +14,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.base import clone
-from sklearn.datasets import make_blobs
+from sklearn.datasets import make_blobs, make_classification
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest
@@ -1369,3 +1369,32 @@ def test_no_results_before_fit(name):
         getattr(RobustClassifier(), name)
     with pytest.raises(NotFittedError):
         to_torch(RobustClassifier())
+
+
+class RecordsEps(StandardTraining):
+    """Training that writes down the threat model of each batch."""
+
+    seen: list = []
+
+    def loss(self, model, x, y, threat, generator):
+        self.seen.append(threat.eps)
+        return super().loss(model, x, y, threat, generator)
+
+
+@pytest.mark.parametrize("eps", [0.4, np.array([0.4, 0.0, 0.2, 0.1])])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_eps_grows_over_the_first_part_of_the_training(share, eps):
+    X, y = make_classification(64, 4, n_informative=3, n_redundant=0, random_state=0)
+    RecordsEps.seen.clear()
+    clf = RobustClassifier(
+        defense=RecordsEps(), eps=eps, eps_warmup=share, max_epochs=5, batch_size=16, random_state=0
+    ).fit(X, y)
+    n_batches, n_warmup = 20, round(20 * share)
+    factors = [min(1.0, step / n_warmup) if n_warmup else 1.0 for step in range(n_batches)]
+    np.testing.assert_allclose(
+        [np.broadcast_to(seen, (4,)) for seen in RecordsEps.seen],
+        [np.broadcast_to(eps * factor, (4,)) for factor in factors],
+    )
+    RecordsEps.seen.clear()
+    clf.partial_fit(X, y)
+    np.testing.assert_array_equal(RecordsEps.seen, [eps] * 4)

@@ -1,6 +1,7 @@
 """The skorch net inside RobustClassifier: batches and the training step."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from skorch import NeuralNetClassifier
@@ -98,3 +99,11 @@ class DefendedNet(NeuralNetClassifier):
         loss = (losses * inputs["sample_weight"]).mean()
         loss.backward()
         return {"loss": loss, "y_pred": logits}
+
+
+def growing_threats(threat, n_warmup):
+    """Yield the threat model of each batch: over ``n_warmup`` of them its ``eps`` grows to full."""
+    for step in range(n_warmup):
+        yield replace(threat, eps=threat.eps * (step / n_warmup))
+    while True:
+        yield threat

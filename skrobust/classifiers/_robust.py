@@ -31,7 +31,7 @@ from ..utils._weights import check_weights
 from ._build import NAMED, build_module, check_output
 from ._callbacks import SCHEDULES, BatchSchedule, RobustValidation, WeightAveraging
 from ._data import hold_out_samples, merge_samples
-from ._net import DefendedNet, TensorBatches, TensorData
+from ._net import DefendedNet, TensorBatches, TensorData, growing_threats
 from ._validation import evaluate_robustness
 
 # With max_epochs="auto", training is at least this many steps of the optimizer, within limits.
@@ -100,6 +100,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     lr_schedule : {"one-cycle", "cosine", "constant"}, default="one-cycle"
         Learning rate over the training, changed with every batch: up for three tenths and down to
         zero [1]_; from ``lr`` down to zero along half a cosine; or ``lr`` throughout.
+
+    eps_warmup : float, default=0.2
+        Share of the training over which ``eps`` grows linearly from zero. A large ``eps`` from the
+        first batch on can leave a network with nothing to learn from: it then predicts one class
+        for ever. :meth:`partial_fit` trains at the full ``eps``.
 
     max_epochs : int or "auto", default="auto"
         Passes over the training data. ``"auto"`` makes them enough for 2,000 batches, but no less
@@ -226,6 +231,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions(set(SCHEDULES))],
+        "eps_warmup": [Interval(Real, 0, 1, closed="both")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -254,6 +260,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         optimizer="adam",
         lr=3e-3,
         lr_schedule="one-cycle",
+        eps_warmup=0.2,
         max_epochs="auto",
         batch_size=64,
         class_weight=None,
@@ -279,6 +286,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self.optimizer = optimizer
         self.lr = lr
         self.lr_schedule = lr_schedule
+        self.eps_warmup = eps_warmup
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.class_weight = class_weight
@@ -536,8 +544,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             net.trains_partially = partial
             net.max_epochs = n_epochs
             generator = make_generator(seed, device)
+            warmup = 0 if partial else round(self.eps_warmup * n_epochs * n_batches)
+            threats = growing_threats(threat, warmup)
             training = net.training_with(
-                lambda x, y: defense.loss(view, x, y, threat, generator),
+                lambda x, y: defense.loss(view, x, y, next(threats), generator),
                 lambda: evaluate_robustness(view, valid, threat, seed),
                 generator,
             )

@@ -105,7 +105,8 @@ class Region:
             direction = movable = _spread_steepest(movable, max(1, round(share * self.n_free)))
         # In l2 the others push on all the same: on a linear model the optimum stays where it is.
         length = norm_of(movable, self.norm, keepdim=True)
-        length = torch.maximum(length, norm_of(direction, self.norm, keepdim=True).mul_(1e-3))
+        if movable is not direction:
+            length = torch.maximum(length, norm_of(direction, self.norm, keepdim=True).mul_(1e-3))
         direction.div_(length.clamp_min_(_tiny(direction)))
         return self._from_unit(self._project_unit(u.add_(direction, alpha=fraction)), out=z)
 

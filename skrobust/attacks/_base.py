@@ -135,21 +135,20 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
         seed = draw_seed(self.random_state)
         n_rows = min(len(array), resolve_batch_size(self.batch_size, array.shape[1:]))
         with (
-            frozen(view),
             isolated_rng(seed, input_options(view)["device"]),
+            frozen(view),
             suitable_threads(view, n_rows),
         ):
             goal = _make_goal(target, X, array, y, y_target)
-            search = partial(self._search, view, array, goal, threat, seed)
-            if np.max(self.eps) == 0:  # there is nowhere to go
-                held = goal.reached(target.predict(X if is_dataframe(X) else array), slice(None))
-                return AttackResult(array.copy(), held)
 
             def reached(X_new, rows):
                 frame = like(take_rows(X, rows), X_new) if is_dataframe(X) else X_new
                 return goal.reached(target.predict(frame), rows)
 
             everything = np.arange(len(array))
+            if np.max(self.eps) == 0:  # there is nowhere to go
+                return AttackResult(array.copy(), reached(array, everything))
+            search = partial(self._search, view, array, goal, threat, seed)
             X_adv, claimed = search(everything, stop_on_success)
             success = reached(X_adv, everything)
             # The estimator has the last word. Where it disagrees with its view about a point at

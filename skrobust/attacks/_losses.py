@@ -47,14 +47,12 @@ class Loss(ABC):
 
     def __call__(self, logits):
         others = logits + self._barrier(logits)
-        margin = others.amax(1, keepdim=True).sub_(logits.gather(1, self.index))
-        direction = self._direction(others)
+        margin, direction = self._margin(logits, others), self._direction(others)
         return (margin.neg_(), direction.neg_()) if self.targeted else (margin, direction)
 
     def margin(self, logits):
         """The margin alone, where no gradient is wanted."""
-        others = logits + self._barrier(logits)
-        margin = others.amax(1, keepdim=True).sub_(logits.gather(1, self.index))
+        margin = self._margin(logits, logits + self._barrier(logits))
         return margin.neg_() if self.targeted else margin
 
     def direction(self, logits):
@@ -68,6 +66,9 @@ class Loss(ABC):
             self.own = torch.zeros_like(logits).scatter_(1, self.index, 1)
             self.barrier = torch.zeros_like(logits).scatter_(1, self.index, -torch.inf)
         return self.barrier
+
+    def _margin(self, logits, others):
+        return others.amax(1, keepdim=True).sub_(logits.gather(1, self.index))
 
     @abstractmethod
     def _direction(self, others):

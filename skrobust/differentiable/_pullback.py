@@ -8,6 +8,8 @@ from ._nets import Net
 
 _aten = torch.ops.aten
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 def pullback(view):
     """Prepare to evaluate a view together with its gradients.
@@ -161,6 +163,3 @@ def _steps(module):
             yield from _steps(child)
     elif not (kind in (nn.Identity, Identity) or (kind is nn.Dropout and not module.training)):
         raise _OtherLayerError
-
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

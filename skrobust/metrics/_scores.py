@@ -81,8 +81,9 @@ def robust_accuracy_score(
     attack = resolve_attack(
         attack, eps=eps, norm=norm, bounds=bounds, mask=mask, random_state=random_state
     )
+    weight = check_weights(sample_weight, X)
     withstood = ~attack.run(estimator, X, y, stop_on_success=True).success
-    return float(np.average(withstood, weights=check_weights(sample_weight, X)))
+    return float(np.average(withstood, weights=weight))
 
 
 def robust_accuracy_curve(

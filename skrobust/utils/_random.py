@@ -36,26 +36,22 @@ def isolated_rng(seed, device):
     stream must neither steer that nor be moved by it. One thread at a time has the generators to
     itself: with joblib's threads, too, a seed decides every bit.
     """
-    with _GLOBAL_GENERATORS:
-        yield from _isolated_rng(seed, device)
-
-
-def _isolated_rng(seed, device):
     device = torch.device(device)
     on_cuda = device.type == "cuda"
-    cpu_state = torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state(device) if on_cuda else None
-    # Not torch.manual_seed: it visits every device type, which costs more than a small attack.
-    torch.default_generator.manual_seed(seed)
-    if on_cuda:
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(cpu_state)
+    with _GLOBAL_GENERATORS:
+        cpu_state = torch.get_rng_state()
+        cuda_state = torch.cuda.get_rng_state(device) if on_cuda else None
+        # Not torch.manual_seed: it visits every device type, which costs more than a small attack.
+        torch.default_generator.manual_seed(seed)
         if on_cuda:
-            torch.cuda.set_rng_state(cuda_state, device)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(cpu_state)
+            if on_cuda:
+                torch.cuda.set_rng_state(cuda_state, device)
 
 
 class GeneratorNoise:

@@ -12,6 +12,7 @@ SECTIONS = {
     "cost": "Cost, against bare loops with the same passes",
     "main_job": "The main job",
     "strength": "Strength on the reference target",
+    "against_peers": "Beside other libraries",
     "settings": "Behind the settings: batch size and threads",
 }
 

@@ -1,11 +1,18 @@
-"""Measurements behind the constants of skrobust.utils: batch size and threads."""
+"""Measurements behind the settings: batch size, threads, memory format, pieces and folds."""
 
+from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch import nn
 
+from skrobust import to_torch
 from skrobust.attacks import PGD
+from skrobust.differentiable import _memory_format, _steps
+from skrobust.differentiable._pullback import pullback
 
 from ._tools import digits, digits_mlp, mnist, mnist_cnn, ratio, table
 
@@ -52,8 +59,127 @@ def threads():
     return table(["model", "rows", "rows x parameters", "one thread / two"], rows)
 
 
+def lenet():
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+
+
+def vgg():
+    layers, depth = [], 3
+    for width in (32, 64, 128):
+        for in_channels in (depth, width):
+            layers += [nn.Conv2d(in_channels, width, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+        depth = width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 10))
+
+
+class Wrapped(nn.Module):
+    """What goes through autograd."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+def gradient(view, x, direction):
+    leaf = x.detach().requires_grad_()
+    return torch.autograd.grad(view(leaf), leaf, direction)[0]
+
+
+SETTINGS = {
+    "channels last": (_memory_format, "_CHANNELS_LAST", set()),
+    "fold": (_steps, "folds", lambda weight, groups: False),
+    "pieces": (_memory_format, "_VALUES_A_PIECE", 2**60),
+}
+
+
+def without(setting, linearize, x, direction):
+    """A pass forward and one to the input, without one of the settings."""
+    with patch.object(*SETTINGS[setting]) if setting else nullcontext():
+        _, pull = linearize(x)
+        pull(direction)
+
+
+def memory_formats():
+    """Time of a pass forward and one to the input, relative to autograd as the module is."""
+    rows = []
+    for name, make, shape in [
+        ("MNIST CNN", mnist_cnn, (64, 1, 28, 28)),
+        ("MNIST CNN", mnist_cnn, (256, 1, 28, 28)),
+        ("MNIST CNN", mnist_cnn, (334, 1, 28, 28)),
+        ("LeNet", lenet, (64, 1, 28, 28)),
+        ("LeNet", lenet, (256, 1, 28, 28)),
+        ("LeNet", lenet, (334, 1, 28, 28)),
+        ("VGG", vgg, (85, 3, 32, 32)),
+    ]:
+        view = to_torch(make().eval().requires_grad_(False))
+        x, direction = torch.rand(shape), torch.randn(shape[0], 10)
+        converted = deepcopy(view).to(memory_format=torch.channels_last)
+        x_converted = _memory_format.channels_last(x)
+        linearize = pullback(view)
+        runs = [
+            partial(gradient, converted, x_converted, direction),
+            partial(without, None, pullback(to_torch(Wrapped(view.module))), x, direction),
+            *(partial(without, setting, linearize, x, direction) for setting in (None, *SETTINGS)),
+        ]
+        reference = partial(gradient, view, x, direction)
+        quotients = [f"{ratio(run, reference, rounds=9)[0]:.2f}" for run in runs]
+        rows.append([name, shape[0], *quotients])
+    header = ["model", "rows", "autograd, all channels last", "autograd, input channels last"]
+    header += ["pullback", "without channels last", "without fold", "without pieces"]
+    return table(header, rows)
+
+
+def folds():
+    """Time of the gradient to the input of a convolution by fold, relative to oneDNN."""
+    rows = []
+    for n_in, n_out, kernel_size, stride in [
+        (1, 16, 4, 2),
+        (1, 20, 5, 1),
+        (2, 16, 3, 1),
+        (3, 16, 3, 1),
+        (3, 32, 3, 1),
+        (3, 64, 7, 2),
+        (4, 32, 3, 1),
+        (4, 64, 3, 1),
+        (8, 64, 3, 1),
+        (16, 32, 4, 2),
+    ]:
+        layer = nn.Conv2d(n_in, n_out, kernel_size, stride, padding=1).requires_grad_(False)
+        x = torch.rand(64, n_in, 28, 28)
+        window = (layer.stride, layer.padding, layer.dilation)
+        kinds = (_steps._Folded, _steps._Plain)
+        folded, plain = (kind(layer.weight, layer.bias, window, 1) for kind in kinds)
+        out, kept = plain.forward(x)
+        runs = (partial(step.backward, out, kept) for step in (folded, plain))
+        quotient, *_ = ratio(*runs, rounds=25)
+        rule = "fold" if _memory_format.folds(layer.weight, 1) else "oneDNN"
+        rows.append([n_in, n_out, kernel_size, stride, f"{quotient:.2f}", rule])
+    header = ["input channels", "output channels", "kernel", "stride", "fold / oneDNN", "rule"]
+    return table(header, rows)
+
+
 def main():
     before = torch.get_num_threads()
-    measured = batch_sizes() + "\n\n" + threads() + "\n"
+    parts = [batch_sizes(), threads()]
+    for n_threads in sorted({1, before}):
+        torch.set_num_threads(n_threads)
+        parts.append(f"On {n_threads} thread{'s' * (n_threads > 1)}:")
+        parts += [memory_formats(), folds()]
     torch.set_num_threads(before)
-    return measured
+    return "\n\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 import torch
 
-from ._region import Region, norm_of
+from ._region import Region, budgets, norm_of
 from .utils._random import GeneratorNoise
 from .utils._threat_parameters import (
     check_bounds,
@@ -21,7 +21,8 @@ from .utils._threat_parameters import (
     per_feature,
 )
 
-NORMS = ("linf", "l2", "l1")
+LP_NORMS = ("linf", "l2", "l1")
+NORMS = (*LP_NORMS, "l0")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,7 +32,7 @@ class ThreatModel:
     The admissible points around an input ``x`` are all ``z`` with
 
     - ``‖(z - x) / eps‖ <= 1`` in the chosen norm (for a scalar ``eps`` this is
-      ``‖z - x‖ <= eps``),
+      ``‖z - x‖ <= eps``); in l0: ``z`` differs from ``x`` in at most ``eps`` features,
     - ``low <= z <= high``,
     - ``z_i == x_i`` for every feature outside ``mask`` or with ``eps_i == 0``.
 
@@ -42,10 +43,13 @@ class ThreatModel:
     eps : float or array-like of shape (n_features,), default=0.1
         Radius of the ball, or the budget of each feature. With one budget per feature the ball is
         the box (linf), the ellipsoid (l2) or the weighted cross-polytope (l1) whose half axes are
-        ``eps``. Non-negative and finite.
+        ``eps``. Non-negative and finite; for linf also one infinity, which leaves bounds and mask
+        as the only limits. For l0 the number of features that may change, one whole number.
 
-    norm : {"linf", "l2", "l1"}, default="linf"
-        Norm in which the perturbation is measured.
+    norm : {"linf", "l2", "l1", "l0"}, default="linf"
+        Norm in which the perturbation is measured. In l0, which counts the features that change,
+        nothing but the bounds limits how far: steepest points need them, and random starts, steps
+        and the dual norm do not exist.
 
     bounds : None or pair (low, high), default=None
         Box of valid inputs; each side a float or an array-like of shape (n_features,).
@@ -74,7 +78,10 @@ class ThreatModel:
       reaches the solution after finitely many rounds (three to eight in practice);
     - l1: ``|u'_i| = clip(|u_i| - λ, 0, b_i)`` with the smallest ``λ >= 0`` that has
       ``‖u'‖₁ <= 1`` (Croce & Hein 2021, Proposition 2.1), by Newton's method on the piecewise
-      linear function of λ, kept inside a bracket.
+      linear function of λ, kept inside a bracket where it does not converge at once;
+    - l0, which has no such conditions, for ``u = z - x``: to change feature ``i`` as far as the box
+      allows rather than not at all saves ``u_i² - (|u_i| - b_i)²₊``. The ``eps`` features that save
+      the most are clipped to the box, the others go back to ``x``; of equal ones, the first stay.
 
     For an ``x`` outside ``bounds`` the box is extended as far as ``x``, so that the set is never
     empty; :meth:`check_inputs` refuses such inputs with a clear error.
@@ -106,7 +113,7 @@ class ThreatModel:
 
         if self.norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {self.norm!r}.")
-        set_("eps", check_eps(self.eps))
+        set_("eps", check_eps(self.eps, self.norm))
         set_("bounds", check_bounds(self.bounds))
         names = None if self.feature_names is None else np.asarray(self.feature_names, dtype=object)
         set_("feature_names", names)
@@ -136,7 +143,8 @@ class ThreatModel:
         """Admissible point around ``x`` at which the linear function ``<grad, z>`` is largest.
 
         It is exact for ball, box and mask together: the best that an attack in one step can do,
-        and on a linear model the best that any attack can do.
+        and on a linear model the best that any attack can do. In l0 these are the ``eps`` features
+        with the largest product of gradient and room, moved to the edge of the box.
 
         Parameters
         ----------
@@ -146,6 +154,11 @@ class ThreatModel:
         Returns
         -------
         x_adv : tensor of shape (n_samples, ...)
+
+        Raises
+        ------
+        ValueError
+            With ``norm="l0"`` or ``eps=inf`` and without finite bounds: no point is the best.
         """
         return self.around(x).steepest(grad)
 
@@ -162,12 +175,27 @@ class ThreatModel:
         Returns
         -------
         largest : tensor of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            With ``norm="l0"`` or ``eps=inf``: there is no largest value.
         """
+        if self.norm == "l0" or self._unlimited:
+            given = "norm='l0'" if self.norm == "l0" else "eps=inf"
+            raise ValueError(
+                "The dual norm needs a ball that limits how far features go, of norm 'linf', 'l2' "
+                f"or 'l1' and finite eps; got {given}."
+            )
+        eps = budgets(self, grad.shape[1:])
+        eps = torch.tensor(eps, dtype=grad.dtype, device=grad.device)
         dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[self.norm]
-        return norm_of((grad * self.around(grad).eps).flatten(1), dual)
+        return norm_of((grad * eps).flatten(1), dual)
 
     def random_start(self, x, generator=None):
         """Points drawn uniformly from the ball, then projected onto the box.
+
+        With ``eps=inf`` they are uniform in the box.
 
         Parameters
         ----------
@@ -180,6 +208,11 @@ class ThreatModel:
         Returns
         -------
         x_start : tensor of shape (n_samples, ...)
+
+        Raises
+        ------
+        ValueError
+            With ``norm="l0"``, and with ``eps=inf`` without finite bounds.
         """
         return self.around(x).random(GeneratorNoise(x, generator))
 
@@ -196,14 +229,17 @@ class ThreatModel:
         contained : bool tensor of shape (n_samples,)
         """
         delta = (x_adv.double() - x.double()).flatten(1)
-        region = self.around(x.double())
-        eps = region.eps if region.scalar else region.eps.flatten(1)
-        if self.norm == "linf":
-            ok = (delta.abs() <= eps).all(1)
+        eps = torch.tensor(budgets(self, x.shape[1:]), dtype=torch.float64, device=x.device)
+        eps = eps if eps.ndim == 0 else eps.reshape(1, -1)
+        if self.norm == "linf":  # infinite points are never admissible
+            ok = (delta.abs() <= eps.clamp_max(torch.finfo(torch.float64).max)).all(1)
         else:
-            moved_fixed = (delta != 0) & (torch.as_tensor(eps, device=x.device) == 0)
-            scaled = torch.where(delta == 0, delta, delta / eps)
-            ok = (norm_of(scaled, self.norm) <= 1) & ~moved_fixed.any(1)
+            ok = delta.isfinite().all(1) & ~((delta != 0) & (eps == 0)).any(1)
+            if self.norm == "l0":
+                ok &= norm_of(delta, "l0") <= self.eps
+            else:
+                scaled = torch.where(delta == 0, delta, delta / eps)
+                ok &= norm_of(scaled, self.norm) <= 1
         if self.bounds is not None:
             low, high = self._sides(x)
             ok &= ((x_adv >= low) & (x_adv <= high)).flatten(1).all(1)
@@ -226,15 +262,21 @@ class ThreatModel:
             In the dtype of ``x``. ``contains(x_inside, x)`` holds for every ``x`` within the
             bounds; a feature that the attacker cannot change keeps its bits.
         """
-        eps = _round_down(self.eps, x.dtype)
-        if self.norm != "linf":  # room for the rounding of whoever adds the terms up again
-            eps = eps * (1 - 16 * torch.finfo(x.dtype).eps)
-        region = replace(self, eps=eps).around(x.double())
-        delta = region.perturbation(x_adv.double())
-        rounded = (region.x + delta).to(x.dtype)
-        # Every norm grows with each |delta_i|: it is enough that rounding enlarges none of them.
-        outward = (rounded.double() - region.x).abs() > delta.abs()
-        rounded = torch.where(outward, torch.nextafter(rounded, x), rounded)
+        if self.norm == "l0" or self._unlimited:
+            # How far a feature goes does not matter: its value can stay as it is.
+            largest = torch.finfo(x.dtype).max
+            projected = self.around(x.double()).project_(x_adv.to(torch.float64, copy=True))
+            rounded = projected.clamp_(-largest, largest).to(x.dtype)
+        else:
+            eps = _round_down(self.eps, x.dtype)
+            if self.norm != "linf":  # room for the rounding of whoever adds the terms up again
+                eps = eps * (1 - 16 * torch.finfo(x.dtype).eps)
+            region = replace(self, eps=eps).around(x.double())
+            delta = region.perturbation(x_adv.double())
+            rounded = (region.x + delta).to(x.dtype)
+            # Every norm grows with each |delta_i|: it is enough that rounding enlarges none.
+            outward = (rounded.double() - region.x).abs() > delta.abs()
+            rounded = torch.where(outward, torch.nextafter(rounded, x), rounded)
         if self.bounds is not None:
             low, high = self._sides(x)
             rounded = torch.maximum(torch.minimum(rounded, high), low)
@@ -285,6 +327,10 @@ class ThreatModel:
                 f"{largest[i]:g}, and its bounds are [{low[i]:g}, {high[i]:g}].{more} bounds are "
                 "in the units of the X that is handed in: widen them, or scale X before."
             )
+
+    @property
+    def _unlimited(self):
+        return bool(np.isinf(self.eps).any())
 
     def _sides(self, x):
         """Low and high in the dtype of ``x``, ready to broadcast with it."""

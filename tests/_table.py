@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skrobust.attacks import FGSM, PGD
+from skrobust.attacks import APGD, FAB, FGSM, PGD, AutoAttack, MinimumNormAttack, Square
 
 ATTACKS = {
     "fgsm linf": FGSM(eps=0.4),
@@ -35,7 +35,45 @@ ATTACKS = {
     "pgd stop": PGD(eps=0.4, n_steps=6, n_restarts=2, stop_on_success=True),
     "pgd stop l2": PGD(eps=0.9, norm="l2", n_steps=6, stop_on_success=True, loss="margin"),
     "pgd step size": PGD(eps=0.4, n_steps=6, step_size=0.1),
+    "pgd momentum": PGD(eps=0.4, n_steps=6, momentum=1.0),
+    "pgd dlr": PGD(eps=0.9, norm="l2", n_steps=6, loss="dlr"),
+    "pgd targets": PGD(eps=0.4, n_steps=4, n_target_classes=2, n_restarts=2),
+    "pgd eot": PGD(eps=0.4, n_steps=4, eot_samples=2),
+    "apgd linf": APGD(eps=0.4, n_steps=8),
+    "apgd l2": APGD(eps=0.9, norm="l2", n_steps=8, loss="margin"),
+    "apgd l1": APGD(eps=1.5, norm="l1", n_steps=10),
+    "apgd targets": APGD(eps=0.9, norm="l2", n_steps=6, loss="dlr", n_target_classes=9),
+    "apgd targets l1": APGD(eps=1.5, norm="l1", n_steps=10, loss="dlr", n_target_classes=2),
+    "apgd stop": APGD(eps=0.4, n_steps=8, n_restarts=2, stop_on_success=True),
+    "auto": AutoAttack(eps=0.4, version="fast"),
+    "auto rand": AutoAttack(eps=0.9, norm="l2", version="rand"),
+    "square linf": Square(eps=0.4, n_queries=60),
+    "square l2": Square(eps=0.9, norm="l2", n_queries=100),
+    "square l1": Square(eps=2.5, norm="l1", n_queries=300),
+    "fab linf": FAB(eps=0.4, n_steps=8),
+    "fab l2": FAB(eps=0.9, norm="l2", n_steps=8, n_target_classes=None),
+    "fab l1": FAB(eps=1.5, norm="l1", n_steps=8, n_restarts=2),
 }
+
+
+# Attacks whose result depends on the seed.
+_DRAW = {"APGD", "AutoAttack", "Square"}
+
+
+def draws(attack):
+    """Whether the result of an attack depends on its seed."""
+    if type(attack).__name__ in _DRAW or (isinstance(attack, FAB) and attack.n_restarts > 1):
+        return True
+    # With the margin, PGD begins its first run where one step led furthest.
+    if not getattr(attack, "random_start", False):
+        return False
+    return not (attack.loss == "margin" and attack.n_restarts == 1)
+
+
+def goes_to_the_edge(attack):
+    """Whether an attack follows gradients as far as the threat model lets it."""
+    nearest = isinstance(attack, MinimumNormAttack)
+    return attack._access == "gradients" and not nearest and type(attack).__name__ != "AutoAttack"
 
 
 def make_attack(name, **parameters):

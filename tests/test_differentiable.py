@@ -4,6 +4,8 @@ import copy
 import pickle
 import re
 import warnings
+from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 import sklearn.linear_model
 import skorch
 import torch
+from scipy.sparse import csr_matrix
 from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
 from sklearn.compose import ColumnTransformer
@@ -53,11 +56,13 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC, NuSVC
 from torch import nn
 
+from skrobust.attacks import PGD
 from skrobust.differentiable import to_torch
 from skrobust.differentiable._registry import transform_to_torch
+from skrobust.differentiable._svm import Votes
 from skrobust.exceptions import NotDifferentiableError
 
 N_FEATURES = 5
@@ -319,7 +324,7 @@ def test_features_far_from_zero(estimator):
     )
 
 
-@pytest.mark.parametrize("make", [LogisticRegression, mlp, GaussianNB])
+@pytest.mark.parametrize("make", [LogisticRegression, mlp, GaussianNB, SVC])
 def test_float32_input_to_float64_view(make):
     X, y = make_data()
     view = to_torch(make_pipeline(StandardScaler(), make()).fit(X, y))
@@ -339,12 +344,138 @@ def test_view_shares_no_memory_with_estimator():
     np.testing.assert_array_equal(evaluate(view, X), before)
 
 
-def test_view_survives_pickle_and_is_its_own_view():
+@pytest.mark.parametrize("make", [mlp, SVC])
+def test_view_survives_copies_and_is_its_own_view(make):
     X, y = make_data()
-    view = to_torch(make_pipeline(StandardScaler(), mlp()).fit(X, y))
-    np.testing.assert_array_equal(evaluate(pickle.loads(pickle.dumps(view)), X), evaluate(view, X))
+    view = to_torch(make_pipeline(StandardScaler(), make()).fit(X, y))
+    for other in (pickle.loads(pickle.dumps(view)), copy.deepcopy(view)):
+        np.testing.assert_array_equal(evaluate(other, X), evaluate(view, X))
     assert to_torch(view) is view
     assert not view.training
+
+
+# Support vector machines
+
+MACHINES = [
+    SVC(kernel="linear"),
+    SVC(),
+    SVC(gamma="auto", C=10.0),
+    SVC(kernel="poly"),
+    SVC(kernel="poly", degree=2, gamma=0.1, coef0=1.0),
+    SVC(kernel="sigmoid", coef0=0.1),
+    SVC(class_weight="balanced", decision_function_shape="ovo"),
+    SVC(break_ties=True),
+    NuSVC(nu=0.2),
+    NuSVC(kernel="linear"),
+    NuSVC(nu=0.2, kernel="poly", break_ties=True),
+    NuSVC(nu=0.2, kernel="sigmoid"),
+]
+
+
+def machine_data(n_classes):
+    """Points to fit, and many others all around, some with ties between the votes."""
+    X, y = make_classification(
+        n_samples=150,
+        n_features=N_FEATURES,
+        n_informative=5,
+        n_redundant=0,
+        n_classes=n_classes,
+        flip_y=0.3,
+        random_state=0,
+    )
+    names = np.array(["red", "blue", "green", "white"])
+    return X, names[y], np.random.default_rng(0).normal(scale=2.0, size=(1000, N_FEATURES))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3, 4])
+@pytest.mark.parametrize("machine", MACHINES, ids=repr)
+def test_support_vector_machine(machine, n_classes, sparse):
+    X, y, Z = machine_data(n_classes)
+    machine = copy.deepcopy(machine).fit(csr_matrix(X) if sparse else X, y)
+    view = to_torch(machine)
+    logits = evaluate(view, Z)
+    predicted = machine.predict(Z)
+    machine.set_params(decision_function_shape="ovr")
+    scores = machine.decision_function(Z)
+
+    assert logits.shape == (len(Z), n_classes)
+    assert logits.dtype == np.float64
+    assert not list(view.parameters())
+    np.testing.assert_array_equal(machine.classes_[logits.argmax(axis=1)], predicted)
+    close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9 * np.abs(scores).max())
+    if n_classes == 2:
+        assert not logits[:, 0].any()
+        close(logits[:, 1], scores)
+        return
+    # Where the class with the highest score is not the one predicted, the two are exchanged.
+    tied = machine.classes_[scores.argmax(axis=1)] != predicted
+    assert tied.any() != machine.break_ties
+    close(logits[~tied], scores[~tied])
+    close(np.sort(logits[tied]), np.sort(scores[tied]))
+    assert ((logits[tied] != scores[tied]).sum(axis=1) >= 2).all()
+    assert (np.isclose(logits[tied], scores[tied]).sum(axis=1) == n_classes - 2).all()
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=repr)
+def test_gradients_of_support_vector_machine_of_two_classes(machine):
+    X, y, Z = machine_data(2)
+    assert_gradients(to_torch(copy.deepcopy(machine).fit(X, y)), Z)
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+@pytest.mark.parametrize("machine", MACHINES, ids=repr)
+def test_gradients_of_support_vector_machine_of_several_classes(machine, n_classes):
+    """They are those of votes that grow with the scores of the pairs."""
+    X, y, Z = machine_data(n_classes)
+    machine = copy.deepcopy(machine).fit(X, y)
+    weights = np.random.default_rng(1).normal(size=n_classes)
+    x = torch.tensor(Z[:20], requires_grad=True)
+    output = to_torch(machine)(x) @ torch.from_numpy(weights)
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+
+    machine.set_params(decision_function_shape="ovo", break_ties=False)
+
+    def soft_votes(Z):
+        soft = np.arcsinh(10 * machine.decision_function(Z)) / 2
+        pairs = combinations(range(n_classes), 2)
+        return sum((weights[i] - weights[j]) * soft[:, p] for p, (i, j) in enumerate(pairs))
+
+    step = 1e-5 * np.eye(N_FEATURES)
+    expected = [(soft_votes(Z[:20] + h) - soft_votes(Z[:20] - h)) / 2e-5 for h in step]
+    expected = np.transpose(expected)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_votes_do_not_stop_an_attack(kernel):
+    X, y, _ = machine_data(4)
+    pipeline = make_pipeline(StandardScaler(), SVC(kernel=kernel)).fit(X, y)
+    X_adv = PGD(eps=0.5, random_state=0).perturb(pipeline, X, y)
+    assert pipeline.score(X_adv, y) < 0.6 * pipeline.score(X, y)
+
+
+def test_pairs_without_a_winner():
+    """A score of zero is a vote for the first class of the pair, and in predict for the second."""
+    votes = Votes(3, break_ties=False)
+    assert votes(torch.tensor([[0.0, 0.0, 0.0]], dtype=torch.float64)).argmax() == 2
+    x = torch.tensor([[0.0, 2.0, -3.0]], dtype=torch.float64)  # predict: 1 vote each
+    assert votes(x).argmax() == 0
+
+
+def test_gaussian_kernel_far_from_zero():
+    X, y, _ = machine_data(2)
+    machine = SVC().fit(X + 1e6, y)
+    expected = machine.decision_function(X + 1e6)
+    np.testing.assert_allclose(evaluate(to_torch(machine), X + 1e6)[:, 1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["precomputed", lambda A, B: A @ B.T])
+def test_kernel_without_view(kernel):
+    X, y, _ = machine_data(2)
+    machine = SVC(kernel=kernel).fit(X @ X.T, y)
+    with pytest.raises(NotDifferentiableError, match=r"only for the kernels 'linear', .*kernel="):
+        to_torch(machine)
 
 
 # Nets
@@ -791,7 +922,7 @@ def sum_rows(X):
     [
         (round_down, "raised RuntimeError"),
         (log_of_array, "raised RuntimeError"),
-        (np.floor, "raised RuntimeError"),
+        (np.cbrt, "raised RuntimeError"),
         (in_place, "raised RuntimeError"),
         (standardize, "gives a tensor other values"),
         (sum_rows, "gives a tensor other values"),

@@ -131,3 +131,17 @@ def test_links_of_the_readme():
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_is_in_a_test(path):
     assert f"test_{path.stem}" in globals()
+
+
+def test_adaptive_attacks(run):
+    out = run("adaptive_attacks")
+
+    def left(name):
+        return float(re.search(rf"^  {name} +([\d.]+)%", out, re.MULTILINE).group(1))
+
+    for defense in ("quantization", "random noise"):
+        assert left(f"{defense}, PGD") > 60
+    assert left("quantization, PGD, straight through") < 5
+    assert left("random noise, PGD, 20 passes") < 25
+    assert out.count("ZeroGradientsWarning") == 1
+    assert out.count("RandomizedModelWarning") == 1

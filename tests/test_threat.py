@@ -1,6 +1,8 @@
 """Geometry: exact against convex solvers, admissible to the last bit, uniform where random."""
 
+import copy
 from dataclasses import FrozenInstanceError
+from itertools import combinations
 
 import cvxpy as cp
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 import torch
 from scipy import stats
 
-from skrobust.threat import ThreatModel
+from skrobust import _region
+from skrobust._region import Work, norm_of, project_ball, spread_steepest
+from skrobust.threat import LP_NORMS, ThreatModel
+from skrobust.threat import NORMS as ALL_NORMS
 from skrobust.utils._random import GeneratorNoise, RowNoise
 
 NORMS = ["linf", "l2", "l1"]
@@ -555,7 +560,536 @@ def test_step_has_the_length_that_is_asked_for(norm):
     np.testing.assert_allclose(lengths, 0.5)
 
 
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_steps_of_a_length_for_each_row(norm, surrounding):
+    threat, x, z = make_case(norm, surrounding, 0, n_samples=8, n_features=60)
+    region, start = threat.around(x), threat.project(z, x)
+    slope = torch.from_numpy(np.random.default_rng(5).normal(size=x.shape))
+    fraction = torch.linspace(0, 2, 8, dtype=x.dtype)[:, None]
+    steps = region.step_(start.clone(), slope.clone(), fraction)
+    for i, length in enumerate(fraction[:, 0].tolist()):
+        row = [i]
+        alone = region.take(row).step_(start[row], slope[row], length)
+        np.testing.assert_allclose(steps[row], alone, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_steps_of_images(norm):
+    x = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    region = ThreatModel(0.3, norm, (0, 1)).around(x)
+    for fraction in (0.7, torch.full((5, 1), 0.7)):
+        z = region.step_(x.clone(), x - 0.5, fraction)
+        flat = ThreatModel(0.3, norm, (0, 1)).around(x.flatten(1))
+        expected = flat.step_(x.flatten(1).clone(), (x - 0.5).flatten(1), 0.7)
+        np.testing.assert_allclose(z.flatten(1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("surrounding", ["plain", "eps per feature, box"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_rows_do_not_depend_on_their_neighbours(norm, surrounding, dtype):
+    """To the last bit."""
+    threat, x, z = make_case(norm, surrounding, 0, n_samples=50, n_features=700, reach=10.0)
+    x, z = x.to(dtype), z.to(dtype)
+    region, grad = threat.around(x), z.flip(1) - x
+    projected = region.project_(z.clone())
+    steps = region.step_(projected.clone(), grad.clone(), 0.5)
+    for i in range(50):
+        part = region.take([i])
+        assert torch.equal(part.project_(z[[i]]), projected[[i]])
+        assert torch.equal(part.step_(projected[[i]], grad[[i]], 0.5), steps[[i]])
+
+
+@pytest.mark.parametrize("norm", ALL_NORMS)
+def test_results_are_not_working_memory(norm):
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    region = ThreatModel(2, norm, (0, 1)).around(x)
+    calls = [
+        lambda z: region.project_(z.clone()),
+        region.perturbation,
+        region.steepest,
+    ]
+    if norm != "l0":
+        calls += [
+            lambda z: region.random(RowNoise(z, 0)),
+            lambda z: region.step_(x.clone(), z.clone(), 0.5),
+        ]
+    for call in calls:
+        result = call(1 - x)
+        before = result.clone()
+        for other in calls:
+            other(2 * x)
+        assert torch.equal(result, before)
+
+
+# --- l0 ---
+
+ONE_EPS = [name for name, (varied, *_) in SURROUNDINGS.items() if not varied]
+
+
+def make_sparse_case(surrounding, n_changed, seed, **sizes):
+    threat, x, z = make_case("linf", surrounding, seed, **sizes)
+    return ThreatModel(n_changed, "l0", threat.bounds, threat.mask), x, z
+
+
+def changeable_features(threat, n_features):
+    return np.arange(n_features) if threat.mask is None else np.flatnonzero(threat.mask)
+
+
+def cheapest_subset(free, n_changed, cost):
+    """Least cost over all sets of so many features that can change."""
+    n_changed = min(int(n_changed), len(free))
+    return np.min([cost(list(s)) for s in combinations(free, n_changed)], axis=0)
+
+
+def assert_sparse(threat, z, x):
+    """Admissible in l0, judged without the code under test."""
+    changed = z != x
+    assert (changed.sum(1) <= threat.eps).all()
+    assert set(np.flatnonzero(changed.any(0))) <= set(changeable_features(threat, x.shape[1]))
+    if threat.bounds is not None:
+        assert (z >= threat.bounds[0]).all()
+        assert (z <= threat.bounds[1]).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n_changed", [0, 1, 3, 6, 9])
+@pytest.mark.parametrize("surrounding", ONE_EPS)
+def test_l0_projection_against_enumeration(surrounding, n_changed, seed):
+    threat, x, z = make_sparse_case(surrounding, n_changed, seed, n_features=6, reach=3.0)
+    projected = threat.project(z, x).numpy()
+    x, z = x.numpy(), z.numpy()
+    assert_sparse(threat, projected, x)
+
+    def cost(changed):
+        nearest = x.copy()
+        low, high = threat.bounds or (-np.inf, np.inf)
+        nearest[:, changed] = np.clip(z, low, high)[:, changed]
+        return ((nearest - z) ** 2).sum(1)
+
+    best = cheapest_subset(changeable_features(threat, 6), n_changed, cost)
+    np.testing.assert_allclose(((projected - z) ** 2).sum(1), best, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n_changed", [0, 1, 3, 9])
+@pytest.mark.parametrize("surrounding", ["box", "box per feature", "box and mask"])
+def test_l0_steepest_against_enumeration(surrounding, n_changed, seed):
+    if surrounding == "box and mask":
+        threat, x, z = make_sparse_case("mask", n_changed, seed, n_features=6)
+        threat = ThreatModel(n_changed, "l0", (-1, 1), threat.mask)
+    else:
+        threat, x, z = make_sparse_case(surrounding, n_changed, seed, n_features=6)
+    grad = z - x
+    best = threat.steepest(grad, x)
+    assert_sparse(threat, best.numpy(), x.numpy())
+    x, grad = x.numpy(), grad.numpy()
+    edge = np.where(grad > 0, threat.bounds[1], threat.bounds[0])
+
+    def cost(changed):
+        return -((edge - x) * grad)[:, changed].sum(1)
+
+    value = -cheapest_subset(changeable_features(threat, 6), n_changed, cost)
+    np.testing.assert_allclose(((best.numpy() - x) * grad).sum(1), value, rtol=1e-12)
+    changed = best.numpy() != x
+    assert (best.numpy() == edge)[changed].all()  # to the last bit
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_l0_projection_in_high_dimension(dtype):
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.uniform(size=(60, 784))).to(dtype)
+    z = x + torch.from_numpy(rng.normal(size=x.shape)).to(dtype)
+    projected = ThreatModel(30, "l0").project(z, x)
+    for one, start, wanted in zip(projected, x, z, strict=True):
+        largest = (wanted - start).abs().argsort()[-30:]
+        expected = start.clone()
+        expected[largest] = wanted[largest]
+        assert torch.equal(one, expected)
+
+
+@pytest.mark.parametrize("n_features", [6, 6000])  # fewer and more values than are counted
+def test_l0_keeps_so_many_of_equal_ones(n_features):
+    x = torch.zeros(10, n_features)
+    projected = ThreatModel(4, "l0").project(x + 1, x)
+    assert (projected[:, :4] == 1).all()
+    assert (projected[:, 4:] == 0).all()
+
+
+def test_l0_projection_of_extreme_points():
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    z = x.new_tensor([[1e200, -1e300, 1e250, 0], [1e-200, 0, 1e-300, -1e-250], [0, 0, 0, 0]])
+    projected = ThreatModel(2, "l0").project(z, x).tolist()
+    assert projected == [[0, -1e300, 1e250, 0], [1e-200, 0, 0, -1e-250], [0, 0, 0, 0]]
+
+
+def test_l0_of_images_and_parts():
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.uniform(size=(8, 2, 3, 3)))
+    z = x + torch.from_numpy(rng.normal(size=x.shape))
+    threat = ThreatModel(4, "l0", (0, 1), mask=rng.uniform(size=18) < 0.7)
+    for name in ("project", "steepest", "inside"):
+        result = getattr(threat, name)(z, x)
+        assert result.shape == x.shape
+        flat = getattr(threat, name)(z.flatten(1), x.flatten(1))
+        np.testing.assert_array_equal(result.flatten(1), flat)
+        assert threat.contains(result, x).all()
+    part = threat.around(x).take(torch.tensor([5, 1]))
+    assert torch.equal(part.project_(z[[5, 1]]), threat.project(z, x)[[5, 1]])
+    delta = threat.around(x).perturbation(z)
+    np.testing.assert_allclose(delta, threat.project(z, x) - x)
+
+
+@pytest.mark.parametrize("n_changed", [0, 1, 7])
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_l0_inside_to_the_last_bit(dtype, scale, n_changed):
+    x, z = make_points(dtype, scale, "l2", scale)
+    for bounds in (None, (-scale * 1.0000001, scale * 1.0000001), (x.min().item(), x.max().item())):
+        threat = ThreatModel(n_changed, "l0", bounds, mask=np.arange(40) % 3 > 0)
+        for start in (z, z.to(dtype), z * 1e100):
+            a = threat.inside(start, x)
+            assert a.dtype == dtype
+            assert a.isfinite().all()
+            assert threat.contains(a, x).all()
+            low, high = bounds or (-np.inf, np.inf)
+            inner = (a > a.new_tensor(low)) & (a < a.new_tensor(high)) & (start.abs() < 1e30)
+            assert ((a == x) | (a == start.to(dtype)) | ~inner).all()  # its value or none
+            assert torch.equal(threat.inside(a, x), a)
+
+
+def test_l0_contains():
+    x = torch.zeros(1, 4)
+    threat = ThreatModel(2, "l0")
+    assert threat.contains(torch.tensor([[1e-30, 0, 0, 1e30]]), x).item()
+    assert not threat.contains(torch.tensor([[1.0, 1.0, 1e-30, 0]]), x).item()
+    assert not threat.contains(torch.tensor([[torch.nan, 0, 0, 0]]), x).item()
+    assert not threat.contains(torch.tensor([[torch.inf, 0, 0, 0]]), x).item()
+    one = torch.tensor([[0, 0.5, 0, 0]])
+    assert ThreatModel(1, "l0", mask=[1]).contains(one, x).item()
+    assert not ThreatModel(1, "l0", mask=[0, 2]).contains(one, x).item()
+    assert not ThreatModel(1, "l0", (-1, 0.4)).contains(one, x).item()
+    assert not ThreatModel(0, "l0").contains(one, x).item()
+    assert ThreatModel(0, "l0").contains(x, x).item()
+
+
+@pytest.mark.parametrize("bounds", [None, (0, np.inf), ([0, -np.inf, 0], [1, 1, 1])])
+def test_l0_needs_bounds_for_steepest_points(bounds):
+    x = torch.full((1, 3), 0.5)
+    with pytest.raises(ValueError, match="The steepest point with norm='l0' needs finite bounds"):
+        ThreatModel(1, "l0", bounds).steepest(x, x)
+    masked = ThreatModel(1, "l0", ([0, -np.inf, 0], [1, 1, 1]), mask=[0, 2])
+    assert masked.steepest(x, x).tolist() == [[1, 0.5, 0.5]]
+
+
+def test_l0_has_no_lengths():
+    x = torch.full((1, 3), 0.5)
+    threat = ThreatModel(1, "l0", (0, 1))
+    message = "needs a norm that measures lengths, 'linf', 'l2' or 'l1'; got norm='l0'"
+    with pytest.raises(ValueError, match=f"A step {message}"):
+        threat.around(x).step_(x.clone(), x.clone(), 1.0)
+    with pytest.raises(ValueError, match=f"A random start {message}"):
+        threat.random_start(x)
+    with pytest.raises(ValueError, match=r"The dual norm needs .*; got norm='l0'\."):
+        threat.dual_norm(x)
+
+
+# --- without a radius ---
+
+
+@pytest.mark.parametrize("mask", [None, [0, 2]])
+@pytest.mark.parametrize("bounds", [None, (-1, np.inf), (-1, 1), ([-1, 0, -2], 1)])
+def test_infinite_eps_leaves_bounds_and_mask(bounds, mask):
+    threat = ThreatModel(np.inf, "linf", bounds, mask)
+    x = torch.tensor([[0.5, 0.25, -0.5], [0.0, 1.0, -1.0]])
+    z = torch.tensor([[9.0, -9.0, 0.3], [1e30, -1e30, 1e-30]])
+    low, high = (-np.inf, np.inf) if bounds is None else bounds
+    expected = np.clip(z.numpy(), low, high).astype(np.float32)
+    if mask is not None:
+        expected[:, 1] = x[:, 1]
+    region = threat.around(x)
+    for result in (threat.project(z, x), threat.inside(z, x), threat.inside(z.double(), x)):
+        np.testing.assert_array_equal(result, expected)
+        assert threat.contains(result, x).all()
+    np.testing.assert_array_equal(region.perturbation(z), expected - x.numpy())
+    np.testing.assert_array_equal(region.take([1]).project_(z[[1]]), expected[[1]])
+    beyond = torch.from_numpy(expected) - torch.tensor([[0, 20.0, 0]])
+    assert threat.contains(beyond, x).all() == (mask is None and bounds is None)
+    assert not threat.contains(torch.full_like(x, torch.inf), x).any()
+    assert not threat.contains(torch.full_like(x, torch.nan), x).any()
+
+
+def test_infinite_eps_inside_is_finite():
+    x = torch.zeros(1, 2)
+    z = torch.tensor([[1e300, -1e300]], dtype=torch.float64)
+    threat = ThreatModel(np.inf)
+    largest = torch.finfo(torch.float32).max
+    assert threat.inside(z, x).tolist() == [[largest, -largest]]
+    assert threat.contains(threat.inside(z, x), x).all()
+
+
+def test_infinite_eps_in_a_finite_box():
+    threat = ThreatModel(np.inf, "linf", ([-1, 0, 3], [1, 10, 3]), mask=[1, 2])
+    x = distinct_rows(3, n_samples=2000)
+    x[:, 2] = 3.0
+    for source in ("generator", "rows"):
+        start = draw(threat, x, source)
+        assert torch.equal(start[:, [0, 2]], x[:, [0, 2]])
+        assert stats.kstest(start[:, 1].numpy() / 10, "uniform").pvalue > 1e-3
+    grad = torch.tensor([[1.0, -1.0, 1.0]], dtype=x.dtype).expand_as(x)
+    best = threat.steepest(grad, x)
+    np.testing.assert_array_equal(best, np.column_stack([x[:, 0], 0 * x[:, 0], x[:, 2]]))
+    # A step is a share of half the width of the box.
+    for fraction in (0.02, torch.full((len(x), 1), 0.02, dtype=x.dtype)):
+        step = threat.around(x).step_(x.clone(), -grad.clone(), fraction) - x
+        np.testing.assert_allclose(step[:, 1], 0.1)
+        assert (step[:, [0, 2]] == 0).all()
+
+
+@pytest.mark.parametrize("bounds", [None, (-1, np.inf)])
+def test_infinite_eps_needs_bounds(bounds):
+    threat = ThreatModel(np.inf, bounds=bounds)
+    x = torch.zeros(2, 3)
+    message = "with eps=inf needs finite bounds of all features that the attacker can change"
+    with pytest.raises(ValueError, match=f"The steepest point {message}"):
+        threat.steepest(x, x)
+    with pytest.raises(ValueError, match=f"A random start {message}"):
+        threat.random_start(x)
+    with pytest.raises(ValueError, match=f"A step {message}"):
+        threat.around(x).step_(x.clone(), x.clone(), 1.0)
+    with pytest.raises(ValueError, match=r"The dual norm needs .*; got eps=inf\."):
+        threat.dual_norm(x)
+
+
+@pytest.mark.parametrize("surrounding", ["plain", "mask", "eps per feature"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_dual_norm_is_what_the_steepest_point_gains(norm, surrounding):
+    threat, x, z = make_case(norm, surrounding, 0)
+    grad = (z - x).requires_grad_()
+    dual = threat.dual_norm(grad)
+    best = threat.steepest(grad.detach(), x)
+    np.testing.assert_allclose(dual.detach(), ((best - x) * (z - x)).sum(1))
+    (slope,) = torch.autograd.grad(dual.sum(), grad)
+    np.testing.assert_allclose(slope, best - x, atol=1e-14)
+
+
+# --- balls around the origin ---
+
+BOXES = ["no box", "box", "open box", "narrow box"]
+
+
+def make_balls(norm, box, seed, n_samples=8, n_features=6):
+    """Points, radii from zero to far beyond the point, and how far a box reaches on both sides."""
+    rng = np.random.default_rng(seed)
+    u = rng.normal(size=(n_samples, n_features)) * np.geomspace(0.1, 5, n_samples)[:, None]
+    u[:, 0] = 0.0
+    radius = rng.permutation(np.r_[0.0, np.geomspace(0.03, 20, n_samples - 1)])[:, None]
+    if norm == "l0":
+        radius = rng.integers(0, n_features + 2, radius.shape).astype(float)
+    if box == "no box":
+        return u, radius, None, None
+    below, above = rng.uniform(0, 2, (2, *u.shape))
+    below[:, 1] = above[:, 2] = 0.0
+    if box == "open box":
+        below[rng.uniform(size=u.shape) < 0.5] = np.inf
+        above[:, 3:] = np.inf
+    if box == "narrow box":
+        below, above = below / 50, above / 50
+    return u, radius, below, above
+
+
+def project_in_numpy(u, norm, radius, below, above, dtype=torch.float64):
+    arguments = [torch.from_numpy(u), norm, torch.from_numpy(radius)]
+    if above is not None:
+        arguments += [torch.from_numpy(below), torch.from_numpy(above)]
+    before = copy.deepcopy(arguments)
+    arguments = [a.to(dtype) if isinstance(a, torch.Tensor) else a for a in arguments]
+    result = project_ball(*arguments)
+    for argument, copied in zip(arguments, before, strict=True):
+        if isinstance(copied, torch.Tensor):
+            assert torch.equal(argument, copied.to(dtype))
+    return result.numpy()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_project_ball_against_solver(norm, box, seed):
+    u, radius, below, above = make_balls(norm, box, seed)
+    projected = project_in_numpy(u, norm, radius, below, above)
+    lengths = np.linalg.norm(projected, ORDERS[norm], axis=1, keepdims=True)
+    assert (lengths <= radius * (1 + 1e-14)).all()
+    low, high = (-np.inf, np.inf) if above is None else (-below, above)
+    assert ((projected >= low) & (projected <= high)).all()
+
+    v = cp.Variable(u.shape)
+    constraints = [cp.norm(v[i], ORDERS[norm]) <= radius[i, 0] for i in range(len(u))]
+    if above is not None:
+        for expression, room in [(v, above), (-v, below)]:
+            finite = np.isfinite(room)
+            constraints.append(expression[finite] <= room[finite])
+    solve(cp.Minimize(cp.sum_squares(v - u)), constraints)
+    ours, best = (((p - u) ** 2).sum(1) for p in (projected, v.value))
+    np.testing.assert_allclose(ours, best, rtol=1e-4, atol=1e-4)
+
+    # No admissible direction leads any closer, which is exact where a solver has tolerances.
+    rng = np.random.default_rng(seed)
+    for scale in np.geomspace(1e-6, 10, 30):
+        q = np.clip(projected + scale * rng.normal(size=u.shape), low, high)
+        far = np.linalg.norm(q, ORDERS[norm], axis=1, keepdims=True)
+        q *= np.minimum(1, np.divide(radius, far, out=np.ones_like(far), where=far > 0))
+        assert (((u - projected) * (q - projected)).sum(1) <= 1e-13).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("box", BOXES)
+def test_project_ball_in_l0_against_enumeration(box, seed):
+    u, radius, below, above = make_balls("l0", box, seed)
+    projected = project_in_numpy(u, "l0", radius, below, above)
+    inner = u if above is None else np.clip(u, -below, above)
+    for i, n_kept in enumerate(radius[:, 0]):
+        assert np.count_nonzero(projected[i]) <= n_kept
+
+        def cost(kept, i=i):
+            nearest = np.zeros_like(u[i])
+            nearest[kept] = inner[i, kept]
+            return ((nearest - u[i]) ** 2).sum()
+
+        best = cheapest_subset(range(u.shape[1]), n_kept, cost)
+        np.testing.assert_allclose(((projected[i] - u[i]) ** 2).sum(), best, rtol=1e-12)
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("norm", ALL_NORMS)
+def test_project_ball_in_single_precision(norm, box):
+    arguments = make_balls(norm, box, 0, n_samples=50, n_features=800)
+    u, radius, below, above = arguments
+    double = project_in_numpy(u, norm, radius, below, above)
+    single = project_in_numpy(u, norm, radius, below, above, dtype=torch.float32)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, double, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("norm", ALL_NORMS)
+def test_working_memory_can_be_used_again(norm, box):
+    arguments = make_balls(norm, box, 0, n_features=40)
+    u, radius, below, above = (a if a is None else torch.from_numpy(a) for a in arguments)
+    work = Work(u)
+    results = []
+    for factor in (1, 2, -3):
+        v = factor * u
+        results.append((project_ball(v, norm, radius, below, above, work=work), v))
+        results.append((spread_steepest(v, 7, work=work), v))
+    for (projected, v), (signs, _) in zip(results[::2], results[1::2], strict=True):
+        assert torch.equal(projected, project_ball(v, norm, radius, below, above))
+        assert torch.equal(signs, spread_steepest(v, 7))
+
+
+@pytest.mark.parametrize("norm", ALL_NORMS)
+def test_project_ball_of_no_rows(norm):
+    empty = torch.zeros(0, 5)
+    for sides in ((), (empty, empty)):
+        assert project_ball(empty, norm, empty[:, :1], *sides).shape == (0, 5)
+
+
+def shrink_in_numpy(size, room, radius):
+    """Projection of sizes onto the l1 ball in a box, through the kinks of the norm, in order."""
+
+    def shrunk(shift):
+        return np.clip(size - shift, 0, room)
+
+    kinks = np.unique(np.r_[0, size, np.maximum(size - room, 0)])
+    lengths = np.array([shrunk(kink).sum() for kink in kinks])
+    if lengths[0] <= radius:
+        return shrunk(0)
+    i = np.flatnonzero(lengths > radius)[-1]
+    slope = (lengths[i + 1] - lengths[i]) / (kinks[i + 1] - kinks[i])
+    return shrunk(kinks[i] + (radius - lengths[i]) / slope)
+
+
+@pytest.mark.parametrize("kind", ["plain", "whole numbers", "far away", "of all sizes", "flat"])
+def test_l1_projection_converges_on_awkward_sizes(kind):
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        n_features = rng.integers(1, 80)
+        size = np.abs(rng.normal(size=(9, n_features))) * 10 ** rng.uniform(-3, 3, (9, 1))
+        room = np.abs(rng.normal(size=size.shape)) * 10 ** rng.uniform(-3, 2)
+        radius = 10 ** rng.uniform(-2, 2, (9, 1))
+        if kind == "whole numbers":
+            size, room, radius = np.round(size), np.round(room), np.ceil(radius)
+        elif kind == "far away":
+            size += 10 ** rng.uniform(0, 9)
+        elif kind == "of all sizes":
+            size *= 10 ** rng.uniform(-6, 6, size.shape)
+            room *= 10 ** rng.uniform(-6, 6, size.shape)
+        elif kind == "flat":
+            room[:] = radius / rng.integers(1, 2 * n_features)
+        ours = project_in_numpy(size, "l1", radius, room, room)
+        assert (ours.sum(1, keepdims=True) <= radius * (1 + 1e-14)).all()
+        exact = [shrink_in_numpy(*row) for row in zip(size, room, radius[:, 0], strict=True)]
+        tolerance = 1e-14 * (radius + size.max(1, keepdims=True))
+        assert (np.abs(ours - exact) <= tolerance * n_features).all()
+
+
+# --- the steepest features ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 10.0])
+def test_spread_steepest(spread, counted, dtype, monkeypatch):
+    monkeypatch.setattr(_region, "_WORTH_COUNTING", 0 if counted else np.inf)
+    rng = np.random.default_rng(0)
+    direction = rng.choice([-1, 1], (30, 200)) * np.exp(spread * rng.normal(size=(30, 200)))
+    if spread == 0:
+        direction = rng.normal(size=(30, 200))
+    direction = torch.from_numpy(direction).to(dtype)
+    direction[:, 150:] = 0
+    direction[0] = 0
+    order = direction.abs().argsort(1, descending=True)
+    for n_moved in (0, 1, 7, 60, 149, 150, 151, 400, torch.arange(0, 210, 7)[:, None]):
+        signs = spread_steepest(direction, n_moved)
+        rank = torch.empty_like(order).scatter_(1, order, torch.arange(200).expand(30, -1))
+        assert torch.equal(signs, direction.sign() * (rank < n_moved))
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_spread_steepest_moves_equal_ones_together(counted, monkeypatch):
+    monkeypatch.setattr(_region, "_WORTH_COUNTING", 0 if counted else np.inf)
+    direction = torch.tensor([[1.0, -1.0, 2.0, 0.0, -0.5], [3.0, 3.0, -3.0, 3.0, 3.0]])
+    assert spread_steepest(direction, 2).tolist() == [[1, -1, 1, 0, 0], [1, 1, -1, 1, 1]]
+    assert spread_steepest(direction, 1).tolist() == [[0, 0, 1, 0, 0], [1, 1, -1, 1, 1]]
+
+
+def test_spread_steepest_of_broken_gradients():
+    direction = torch.randn(50, 800, generator=torch.Generator().manual_seed(0))
+    expected = spread_steepest(direction, 20)
+    direction[3, 5], direction[4, 6], direction[5] = torch.nan, torch.inf, torch.nan
+    signs = spread_steepest(direction, 20)
+    others = [0, 1, 2, *range(6, 50)]
+    assert torch.equal(signs[others], expected[others])
+    assert signs[4].abs().sum() == 20
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_norm_of_each_row(keepdim):
+    delta = torch.tensor([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0]])
+    expected = {"linf": [4, 0], "l2": [5, 0], "l1": [7, 0], "l0": [2, 0]}
+    for norm in ALL_NORMS:
+        result = norm_of(delta, norm, keepdim=keepdim)
+        assert result.dtype == delta.dtype
+        assert result.shape == ((2, 1) if keepdim else (2,))
+        assert result.flatten().tolist() == expected[norm]
+
+
 # --- the object itself ---
+
+
+def test_norms():
+    assert ALL_NORMS == ("linf", "l2", "l1", "l0")
+    assert tuple(NORMS) == LP_NORMS
 
 
 def test_is_immutable():
@@ -592,11 +1126,22 @@ def refuse(message, **parameters):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        refuse(r"norm must be one of linf, l2, l1; got 'l3'\.", norm="l3"),
+        refuse(r"norm must be one of linf, l2, l1, l0; got 'l3'\.", norm="l3"),
         refuse(r"eps must be finite and not negative, in the units of X; got -1\.", eps=-1),
         refuse(r"eps must be finite .*; got -0\.5\. To leave a feature unlimited, use bounds",
                eps=[0.1, -0.5]),
-        refuse(r"eps must be finite .*; got inf\.", eps=np.inf),
+        refuse(r"eps must be finite .*; got inf\.", eps=[1, np.inf]),
+        refuse(r"eps must be finite .*; got -inf\.", eps=-np.inf),
+        refuse(r"eps=inf needs norm='linf'; got norm='l2'\. Balls of infinite radius are the same "
+               r"in all norms\.", eps=np.inf, norm="l2"),
+        refuse(r"eps must be one number of features, 0, 1, 2, \.\.\., with norm='l0'; got 2\.5\. "
+               r"Round it down\.", eps=2.5, norm="l0"),
+        refuse(r"eps must be one number of features, .*; got an array of shape \(2,\)\. To name "
+               r"the features that can change, use mask\.", eps=[1, 2], norm="l0"),
+        refuse(r"eps must be one number of features, .*; got -1\.", eps=-1, norm="l0"),
+        refuse(r"eps must be one number of features, .*; got inf\. To let all features change, use "
+               r"eps=inf with norm='linf'\.", eps=np.inf, norm="l0"),
+        refuse(r"eps must be one number of features, .*; got nan\.", eps=np.nan, norm="l0"),
         refuse(r"eps must be finite .*; got nan\.", eps=[np.nan, 1]),
         refuse(r"eps must be a number or one number per feature; got 'wide'\.", eps="wide"),
         refuse(r"bounds must be None or a pair \(low, high\) .*; got 3\.", bounds=3),

@@ -1,6 +1,5 @@
 """What all attacks have in common, once for all of them."""
 
-from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -14,13 +13,13 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..exceptions import NotDifferentiableError
-from ..threat import NORMS, ThreatModel
+from ..threat import LP_NORMS, ThreatModel
 from ..utils._batching import batch_slices, resolve_batch_size
 from ..utils._containers import FLOATS, column_names, is_dataframe, like, take_rows
 from ..utils._random import draw_seed, isolated_rng
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
-from ..utils._threads import suitable_threads
-from ..utils._torch import frozen, input_options
+from ._access import find_access
+from ._diagnosis import diagnose_model, diagnose_result
 from ._target import Target
 
 
@@ -41,7 +40,7 @@ class AttackResult:
     success: np.ndarray
 
 
-class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base class of all attacks: everything but what is done to one batch of tensors.
 
     A subclass assigns its parameters in ``__init__``, extends ``_parameter_constraints`` and
@@ -50,10 +49,13 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
     :meth:`perturb`.
     """
 
+    _access = "gradients"
+    _diagnoses: tuple = ("model", "result")  # what to warn of
+
     _parameter_constraints: dict = {
         "estimator": [HasMethods("fit"), HasMethods("forward"), None],
         "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
-        "norm": [StrOptions(set(NORMS))],
+        "norm": [StrOptions(set(LP_NORMS))],
         "bounds": [None, tuple, "array-like"],
         "mask": [None, "array-like", str],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -100,6 +102,15 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
 
         NotDifferentiableError
             The attack needs gradients, and the estimator has no differentiable view.
+
+        TypeError
+            It needs scores, and the estimator has neither ``decision_function`` nor
+            ``predict_proba``.
+
+        Warns
+        -----
+        AttackWarning
+            Something makes the attack weaker than it looks; see :mod:`skrobust.exceptions`.
         """
         result = self.run(estimator, X, y, y_target=y_target)
         return like(X, result.X_adv)
@@ -127,19 +138,15 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
         target = Target(estimator)
         array = check_array(X, dtype=FLOATS, allow_nd=True, estimator=self, input_name="X")
         target.check_X(X, array)
-        threat = ThreatModel(
-            self.eps, self.norm, self.bounds, self.mask, feature_names=column_names(X)
-        )
+        threat = self._threat(column_names(X))
         threat.check_inputs(array)
-        view = self._view(target)
+        model = self._access_to(target, X, array)
         seed = draw_seed(self.random_state)
         n_rows = min(len(array), resolve_batch_size(self.batch_size, array.shape[1:]))
-        with (
-            isolated_rng(seed, input_options(view)["device"]),
-            frozen(view),
-            suitable_threads(view, n_rows),
-        ):
-            goal = _make_goal(target, X, array, y, y_target)
+        with isolated_rng(seed, model.options["device"]), model.prepared(n_rows):
+            if self._access == "gradients" and "model" in self._diagnoses:
+                diagnose_model(self, model, array)
+            goal = make_goal(target, X, array, y, y_target)
 
             def reached(X_new, rows):
                 frame = like(take_rows(X, rows), X_new) if is_dataframe(X) else X_new
@@ -148,20 +155,23 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
             everything = np.arange(len(array))
             if np.max(self.eps) == 0:  # there is nowhere to go
                 return AttackResult(array.copy(), reached(array, everything))
-            search = partial(self._search, view, array, goal, threat, seed)
+            search = partial(self._search, model, array, goal, threat, seed)
             X_adv, claimed = search(everything, stop_on_success)
             success = reached(X_adv, everything)
-            # The estimator has the last word. Where it disagrees with its view about a point at
-            # which the search stopped, by a rounding on the boundary, search on for a clear case.
-            doubtful = np.flatnonzero(claimed & ~success) if stop_on_success else everything[:0]
+            # The estimator has the last word. It may disagree with its view, by a rounding on the
+            # boundary.
+            doubtful = np.flatnonzero(claimed & ~success)
             if len(doubtful):
-                X_adv[doubtful], _ = search(doubtful, False)
+                insist = partial(self._insist, search, threat, stop_on_success=stop_on_success)
+                X_adv[doubtful] = insist(array, X_adv, doubtful, reached)
                 success[doubtful] = reached(X_adv[doubtful], doubtful)
             # Never worse than doing nothing.
             failed = np.flatnonzero(~success) if goal.may_hold_already else everything[:0]
             if len(failed):
                 already = failed[reached(array[failed], failed)]
                 X_adv[already], success[already] = array[already], True
+        if "result" in self._diagnoses and not goal.targeted:
+            diagnose_result(self, threat, array, success)
         return AttackResult(X_adv, success)
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -225,27 +235,40 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
         validate_data(self, X, reset=False, dtype=FLOATS, allow_nd=True)
         return self.run(self.estimator_, X, y).X_adv
 
-    def _view(self, target):
-        try:
-            return target.view
-        except NotDifferentiableError as error:
-            raise NotDifferentiableError(
-                f"{type(self).__name__} needs the gradients of the estimator. {error}"
-            ) from error
+    def _threat(self, feature_names):
+        return ThreatModel(self.eps, self.norm, self.bounds, self.mask, feature_names=feature_names)
 
-    def _search(self, view, array, goal, threat, seed, rows, stop_on_success):
+    def _around(self, threat, x):
+        """The geometry that :meth:`_attack_batch` gets."""
+        return threat.around(x)
+
+    def _access_to(self, target, X, array):
+        access = find_access(target, X, array)
+        if self._access in access.gives:
+            return access
+        name = type(self).__name__
+        if self._access == "gradients":
+            raise NotDifferentiableError(
+                f"{name} needs the gradients of the estimator. {access.reason} Or use an attack "
+                "that needs none: Square, or AutoAttack, which finds out by itself."
+            ) from access.reason
+        raise TypeError(
+            f"{name} needs the scores of the estimator: a decision_function or predict_proba with "
+            f"one column for each class, and {type(target.estimator).__name__} has none."
+        )
+
+    def _search(self, model, array, goal, threat, seed, rows, stop_on_success):
         """Attack some of the rows in batches; admissible points and the view's verdict."""
-        options = input_options(view)
         X = torch.from_numpy(array[rows])
         X_adv = torch.empty_like(X)
         claimed = np.zeros(len(rows), dtype=bool)
         size = resolve_batch_size(self.batch_size, array.shape[1:])
         name = type(self).__name__
         for batch in batch_slices(len(rows), size, verbose=self.verbose, description=name):
-            x = X[batch].to(**options)
+            x = X[batch].to(**model.options)
             found, success = self._attack_batch(
-                view,
-                threat.around(x),
+                model,
+                self._around(threat, x),
                 torch.as_tensor(goal.index[rows[batch]], device=x.device),
                 seed=seed,
                 targeted=goal.targeted,
@@ -259,14 +282,21 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
             X_adv[batch] = threat.inside(X_adv[batch], X[batch])
         return X_adv.numpy(), claimed
 
-    @abstractmethod
+    def _insist(self, search, threat, array, X_adv, rows, reached, *, stop_on_success):
+        """Other points for the rows where the estimator disagrees with its view."""
+        # One that stopped at the first success searches on for a clear case.
+        return search(rows, False)[0] if stop_on_success else X_adv[rows]
+
     def _attack_batch(self, model, region, labels, *, seed, targeted, stop_on_success):
         """Attack one batch.
 
         Parameters
         ----------
-        model : torch.nn.Module
-            Frozen view: from a batch of inputs to logits of shape (n, n_classes >= 2).
+        model : access
+            What stands for the estimator: ``model(z)`` gives logits of shape (n, n_classes >= 2)
+            and the function that pulls directions back to inputs, ``model.logits(z)`` the logits
+            alone, ``model.decide(z)`` class indices. An attack may ask for what its ``_access``
+            declares: "gradients", "scores" (the latter two) or "decisions" (the last).
 
         region : Region
             The admissible points around the batch ``region.x``.
@@ -288,6 +318,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclas
         success : bool tensor of shape (n,)
             Whether the model falls for them.
         """
+        raise NotImplementedError
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -308,7 +339,8 @@ class _Goal:
         return (predicted == self.labels[rows]) == self.targeted
 
 
-def _make_goal(target, X, array, y, y_target):
+def make_goal(target, X, array, y, y_target):
+    """The labels to leave, or to reach, checked and encoded."""
     targeted = y_target is not None
     if targeted:
         y_target = np.asarray(y_target)

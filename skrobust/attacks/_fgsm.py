@@ -36,8 +36,8 @@ class FGSM(BaseAttack):
     mask : None, str or array-like, default=None
         Features that the attack can change: booleans, indices or column names. None means all.
 
-    loss : {"ce", "margin"}, default="ce"
-        Loss to climb: the cross-entropy, or the margin ``max_{j != y} z_j - z_y``.
+    loss : {"ce", "margin", "dlr"}, default="ce"
+        Loss to climb; see :class:`PGD`.
 
     batch_size : int or "auto", default="auto"
         Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
@@ -117,6 +117,6 @@ class FGSM(BaseAttack):
 
     def _attack_batch(self, model, region, labels, *, seed, targeted, stop_on_success):
         search = Search(model, region, LOSSES[self.loss](labels, targeted=targeted))
-        _, grad = search.gradient(region.x.clone())
+        _, grad, _ = search.gradient(region.x.clone())
         search.look(region.steepest(grad))
         return search.result()

@@ -74,13 +74,7 @@ class Target:
             n_classes = outputs(self.view, array[:1]).shape[1]
             self.classes = np.arange(n_classes)
         y = np.asarray(y)
-        order = np.argsort(self.classes)
-        try:
-            position = np.searchsorted(self.classes, y, sorter=order)
-            index = order[np.minimum(position, len(order) - 1)]
-            known = self.classes[index] == y
-        except TypeError:
-            known = np.array([label in set(self.classes.tolist()) for label in y.tolist()])
+        index, known = self.positions(y)
         if not np.all(known):
             unknown = np.unique(y[~known].astype(str))[:5]
             raise ValueError(
@@ -90,12 +84,27 @@ class Target:
             )
         return index
 
+    def positions(self, y):
+        """Class indices of the labels ``y``, and which of them are known."""
+        order = np.argsort(self.classes)
+        try:
+            position = np.searchsorted(self.classes, y, sorter=order)
+            index = order[np.minimum(position, len(order) - 1)]
+            return index, self.classes[index] == y
+        except TypeError:
+            index = np.zeros(len(y), dtype=np.intp)
+            return index, np.array([label in set(self.classes.tolist()) for label in y.tolist()])
+
     def predict(self, X):
         """Labels that the estimator itself gives, in its own label space."""
         if self.is_module:
             return outputs(self.view, X).argmax(1)
+        return self.ask("predict", X)
+
+    def ask(self, method, X):
+        """What a method of the estimator answers."""
         if isinstance(self.estimator, NeuralNet):
             # skorch hands the array to the module as it is, and a float64 one does not fit.
-            dtype = input_options(self.view)["dtype"]
+            dtype = input_options(self.estimator.module_)["dtype"]
             X = torch.from_numpy(np.ascontiguousarray(X)).to(dtype).numpy()
-        return np.asarray(self.estimator.predict(X))
+        return np.asarray(getattr(self.estimator, method)(X))

@@ -21,7 +21,7 @@ from ..defenses import AdversarialTraining, BaseDefense
 from ..differentiable._modules import Chain, Reshape
 from ..differentiable._nets import Net
 from ..differentiable._registry import transform_to_torch
-from ..threat import NORMS, ThreatModel
+from ..threat import LP_NORMS, ThreatModel
 from ..utils._containers import FLOATS
 from ..utils._random import draw_seed, isolated_rng, make_generator
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
@@ -223,7 +223,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         "module": [StrOptions(set(NAMED)), callable, HasMethods("forward")],
         "defense": [BaseDefense, None],
         "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
-        "norm": [StrOptions(set(NORMS))],
+        "norm": [StrOptions(set(LP_NORMS))],
         "bounds": [None, tuple, "array-like"],
         "mask": [None, "array-like", str],
         "preprocessor": [HasMethods(["fit", "transform"]), None],

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
+from ..attacks._access import Gradients
 from ..attacks._losses import CrossEntropy
 from ..attacks._pgd import climb, step_fractions
 from ..attacks._search import Search
 from ..utils._batching import batch_slices, resolve_batch_size
 from ..utils._random import RowNoise
-from ..utils._torch import frozen
 
 # As many as training usually makes: it is run after every epoch.
 _N_STEPS = 10
@@ -17,10 +17,12 @@ _N_STEPS = 10
 def evaluate_robustness(view, data, threat, seed):
     """Clean accuracy, robust accuracy, and the mean margin that is left, on held-out data."""
     counts = np.zeros(3)
-    with frozen(view):
-        for rows in batch_slices(len(data), resolve_batch_size("auto", data.x.shape[1:])):
+    n_rows = resolve_batch_size("auto", data.x.shape[1:])
+    model = Gradients(view)
+    with model.prepared(n_rows):
+        for rows in batch_slices(len(data), n_rows):
             x = data.x[rows]
-            search = Search(view, threat.around(x), CrossEntropy(data.y[rows]))
+            search = Search(model, threat.around(x), CrossEntropy(data.y[rows]))
             search.look(x)
             clean = search.margin_best <= 0
             start = search.region.random(RowNoise(x, seed))

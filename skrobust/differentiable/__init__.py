@@ -9,6 +9,7 @@ scikit-learn.
 from . import (  # noqa: F401  (imported for the builders that they register)
     _compose,
     _decomposition,
+    _discretization,
     _discriminant_analysis,
     _feature_selection,
     _linear_model,
@@ -16,7 +17,9 @@ from . import (  # noqa: F401  (imported for the builders that they register)
     _nets,
     _neural_network,
     _preprocessing,
+    _svm,
 )
 from ._registry import to_torch
+from ._straight_through import StraightThrough, straight_through
 
-__all__ = ["to_torch"]
+__all__ = ["StraightThrough", "straight_through", "to_torch"]

@@ -18,8 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..exceptions import NotDifferentiableError
-from ._modules import Chain, Clip, Identity, Scale, View
+from ._modules import Chain, Clip, Float64, Identity, Scale, View
 from ._registry import to_torch
+from ._straight_through import StraightThrough
 
 
 @to_torch.register(StandardScaler)
@@ -117,16 +118,31 @@ _TORCH_FUNCTIONS = {
     scipy.special.expit: torch.special.expit,
     scipy.special.logit: torch.special.logit,
 }
+# These are steps: their gradients are zero.
+_TORCH_STEPS = {
+    np.round: torch.round,
+    np.around: torch.round,
+    np.rint: torch.round,
+    np.floor: torch.floor,
+    np.ceil: torch.ceil,
+    np.trunc: torch.trunc,
+    np.fix: torch.trunc,
+    np.sign: torch.sign,
+}
 
 
 @to_torch.register(FunctionTransformer)
 def _(estimator):
     if estimator.func is None:
         return Identity()
+    n_features = 1
     # With array API dispatch, scipy's are plain functions and no ufuncs.
     if isinstance(estimator.func, Hashable) and estimator.func in _TORCH_FUNCTIONS:
-        n_features = 1
         view = Function(_TORCH_FUNCTIONS[estimator.func], estimator.kw_args)
+    elif isinstance(estimator.func, Hashable) and estimator.func in _TORCH_STEPS:
+        step = Function(_TORCH_STEPS[estimator.func], estimator.kw_args)
+        # In float32, an input can be on the other side of a step.
+        view = StraightThrough(Chain(Float64(), step))
     else:
         # Any other function is tried out, on as many columns as it was fitted on.
         check_is_fitted(estimator, "n_features_in_")
@@ -154,7 +170,7 @@ def _check_function(estimator, view, n_features):
     probe = np.linspace(0.05, 0.95, 5 * n_features).reshape(5, n_features)
     try:
         with np.errstate(all="ignore"), torch.enable_grad():
-            expected = np.asarray(estimator.func(probe.copy(), **view.kw_args))
+            expected = np.asarray(estimator.func(probe.copy(), **(estimator.kw_args or {})))
             output = view(torch.from_numpy(probe).requires_grad_())
     except Exception as error:
         reason = f"raised {type(error).__name__} ({error})"
@@ -171,5 +187,7 @@ def _function_error(estimator, reason):
     return NotDifferentiableError(
         f"{type(estimator).__name__}(func={name}) has no differentiable view: its function "
         f"{reason}. It must take a torch tensor (or be a numpy ufunc itself, like np.log1p), keep "
-        "the gradients, and compute what it computes for an array."
+        "the gradients, and compute what it computes for an array. If it gives nearly what it "
+        "takes, a subclass with __to_torch__ = straight_through in its body has a view all the "
+        "same."
     )

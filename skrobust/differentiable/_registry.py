@@ -49,12 +49,18 @@ def to_torch(estimator):
 
         - modules: :class:`torch.nn.Module`, :class:`skorch.NeuralNetClassifier`,
           :class:`skorch.NeuralNetBinaryClassifier`;
-        - classifiers: the linear ones, :class:`~sklearn.neural_network.MLPClassifier`,
+        - classifiers: the linear ones, :class:`~sklearn.svm.SVC` and
+          :class:`~sklearn.svm.NuSVC` with the named kernels,
+          :class:`~sklearn.neural_network.MLPClassifier`,
           :class:`~sklearn.naive_bayes.GaussianNB`, linear and quadratic discriminant analysis;
         - transformers: the scalers, :class:`~sklearn.preprocessing.Normalizer`,
           :class:`~sklearn.preprocessing.PolynomialFeatures`,
           :class:`~sklearn.preprocessing.FunctionTransformer`,
           :class:`~sklearn.decomposition.PCA` and its relatives, all feature selectors;
+        - transformers without gradients, which get those of a surrogate:
+          :class:`~sklearn.preprocessing.KBinsDiscretizer`,
+          :class:`~sklearn.preprocessing.Binarizer`,
+          :class:`~sklearn.preprocessing.FunctionTransformer` with ``np.round`` and the like;
         - what is composed of those: :class:`~sklearn.pipeline.Pipeline`,
           :class:`~sklearn.pipeline.FeatureUnion`,
           :class:`~sklearn.compose.ColumnTransformer`, the hyper-parameter searches and
@@ -75,6 +81,8 @@ def to_torch(estimator):
 
     See Also
     --------
+    skrobust.differentiable.straight_through : A view for quantizers and the like of your own.
+    skrobust.differentiable.StraightThrough : Any function, with the gradients of any other.
     skrobust.exceptions.NotDifferentiableError : What is raised for an estimator without a view.
 
     Notes
@@ -83,7 +91,8 @@ def to_torch(estimator):
 
     - There are two columns or more, in the order of ``classes_``, and the largest is what
       ``predict`` answers. The score `s` of a binary classifier becomes the columns `[0, s]`.
-    - The differences of the logits are ``decision_function`` where the estimator has one.
+    - The differences of the logits are ``decision_function`` where the estimator has one (for
+      support vector machines with kernels see below).
       The softmax of the logits is ``predict_proba`` where that is a softmax of scores; it is not
       for classifiers that are one-vs-rest, and not at a `threshold` other than 0.5.
     - A view computes in its own precision and on its own device, and casts its input to them.
@@ -93,6 +102,15 @@ def to_torch(estimator):
       the net, and runs it in the mode that it is in.
     - A view shows the estimator as it was when the view was built. Build a new one after
       another ``fit``.
+
+    Steps without gradients, such as roundings, are exact forwards, and backwards a surrogate: the
+    identity, or for :class:`~sklearn.preprocessing.KBinsDiscretizer` the linear interpolation
+    between the centers of the bins. :class:`~sklearn.svm.SVC` and :class:`~sklearn.svm.NuSVC` of
+    more than two classes count the votes of pairs of classes, which are steps too. The logits are
+    ``decision_function`` with ``decision_function_shape="ovr"``, and the gradients those of votes
+    that grow with the scores of the pairs. Where the first places are tied in votes and
+    `break_ties` is False, ``predict`` answers the first class in order rather than the largest
+    score; the logits of the two are exchanged there.
 
     A bare module gives logits: `(n_samples, n_classes)`, or `(n_samples, 1)` or `(n_samples,)`
     for the one logit of a binary problem; of a tuple the first counts. A skorch net says by its
@@ -156,9 +174,15 @@ def to_torch(estimator):
 def cure(estimator):
     """Say what can be done about an estimator without a view; the end of an error message."""
     name = type(estimator).__name__
-    return (
+    by_hand = (
         f"Register a function that builds its view with @to_torch.register({name}), give it a "
         "method __to_torch__(), or attack a substitute that has a view, fitted to its predictions."
+    )
+    if not hasattr(estimator, "transform"):
+        return by_hand
+    return (
+        f"{by_hand} If it gives nearly what it takes (rounding, denoising, noise), "
+        f"to_torch.register({name}, straight_through) is enough."
     )
 
 

@@ -5,7 +5,7 @@ from copy import copy
 import numpy as np
 from sklearn.utils import check_consistent_length
 
-from ..attacks import PGD, BaseAttack
+from ..attacks import AutoAttack, BaseAttack, MinimumNormAttack
 from ..utils._containers import is_dataframe, take_rows
 from ..utils._weights import check_weights
 
@@ -41,8 +41,8 @@ def robust_accuracy_score(
         True labels.
 
     attack : BaseAttack, default=None
-        None means the strongest that the estimator allows: for one with a differentiable view
-        :class:`~skrobust.attacks.PGD` with 50 steps and 5 restarts.
+        None means ``AutoAttack(version="fast")``, which runs what the estimator allows: see
+        :class:`~skrobust.attacks.AutoAttack`.
 
     eps, norm, bounds, mask : default=None
         Threat model, in units of X; see :class:`~skrobust.threat.ThreatModel`. What is given
@@ -102,12 +102,16 @@ def robust_accuracy_curve(
     """Robust accuracy over a list of eps.
 
     A sample that has fallen at one eps has fallen at every larger one, as its adversarial example
-    is admissible there, too: the curve never rises. The smallest eps of each sample is found by
-    bisection, so that it is attacked at about log2(n_eps) radii, where separate scores attack it
-    at all of them. That takes for granted that what withstands the attack at one eps withstands it
-    at the smaller ones. It holds but for rare samples where the attack is strong; a weak one, such
-    as :class:`~skrobust.attacks.FGSM`, may fail at a large eps where it succeeds at a small one,
-    and its separate scores may then be lower.
+    is admissible there, too: the curve never rises.
+
+    With an attack that looks for the closest adversarial point
+    (:class:`~skrobust.attacks.MinimumNormAttack`) a single run gives the whole curve, as long as
+    budgets per feature are multiples of each other. With any other the smallest eps of each sample
+    is found by bisection, so that it is attacked at about log2(n_eps) radii, where separate scores
+    attack it at all of them. That takes for granted that what withstands the attack at one eps
+    withstands it at the smaller ones. It holds but for rare samples where the attack is strong; a
+    weak one, such as :class:`~skrobust.attacks.FGSM`, may fail at a large eps where it succeeds at
+    a small one, and its separate scores may then be lower.
 
     Parameters
     ----------
@@ -144,6 +148,35 @@ def robust_accuracy_curve(
     X = X if is_dataframe(X) else np.asarray(X)
     y = np.asarray(y)
     weight = check_weights(sample_weight, X)
+    threat = {"norm": norm, "bounds": bounds, "mask": mask, "random_state": random_state}
+    largest = eps[np.argmax(eps.reshape(len(eps), -1).max(axis=1))]
+    member = resolve_attack(attack, eps=largest, **threat)
+    shares = _shares(eps, largest)
+    if isinstance(member, MinimumNormAttack) and shares is not None:
+        distance = _distances(member, estimator, X, y)
+        fallen = distance[:, np.newaxis] <= shares * (1.0 if largest.ndim else largest)
+    else:
+        fallen = _bisect(eps, attack, threat, estimator, X, y)
+    return np.average(~fallen, axis=0, weights=weight)
+
+
+def _shares(eps, largest):
+    """Each radius as a share of the largest one; None where they differ by more than a factor."""
+    shares = eps.reshape(len(eps), -1).max(axis=1) / (largest.max() or 1.0)
+    proportional = np.allclose(eps, np.multiply.outer(shares, largest), rtol=1e-12, atol=0)
+    return shares if proportional else None
+
+
+def _distances(attack, estimator, X, y):
+    """Distance of the closest adversarial point of each sample: one run for all radii."""
+    if np.ndim(attack.eps) == 0 and attack.norm != "l0":
+        attack.set_params(eps=None)
+    result = attack.run(estimator, X, y)
+    return np.where(result.success, attack.perturbation_norm(X, result.X_adv), np.inf)
+
+
+def _bisect(eps, attack, threat, estimator, X, y):
+    """Which samples fall at which radius, by a separate attack at each radius that is tried."""
     order = np.argsort(eps.reshape(len(eps), -1).max(axis=1), kind="stable")
     # Position in `order` of the smallest eps at which each sample has fallen.
     fallen_at = np.full(len(y), len(order))
@@ -154,21 +187,13 @@ def robust_accuracy_curve(
         if not len(rows) or low == high:
             continue
         middle = (low + high) // 2
-        member = resolve_attack(
-            attack,
-            eps=eps[order[middle]],
-            norm=norm,
-            bounds=bounds,
-            mask=mask,
-            random_state=random_state,
-        )
+        member = resolve_attack(attack, eps=eps[order[middle]], **threat)
         falls = member.run(estimator, take_rows(X, rows), y[rows], stop_on_success=True).success
         fallen_at[rows[falls]] = middle
         to_do += [(rows[falls], low, middle), (rows[~falls], middle + 1, high)]
-    scores = np.empty(len(order))
-    for position, i in enumerate(order):
-        scores[i] = np.average(fallen_at > position, weights=weight)
-    return scores
+    position = np.empty(len(order), dtype=int)
+    position[order] = np.arange(len(order))
+    return fallen_at[:, np.newaxis] <= position
 
 
 def resolve_attack(attack, *, random_state=0, **threat):
@@ -180,7 +205,7 @@ def resolve_attack(attack, *, random_state=0, **threat):
                 "eps is needed where no attack is given: the size of the perturbations to "
                 "withstand, in units of X. Got eps=None."
             )
-        return PGD(n_steps=50, n_restarts=5, random_state=random_state).set_params(**given)
+        return AutoAttack(version="fast", random_state=random_state).set_params(**given)
     if not isinstance(attack, BaseAttack):
         raise TypeError(f"attack must be None or an attack of skrobust.attacks; got {attack!r}.")
     attack = copy(attack).set_params(**given)

@@ -23,6 +23,11 @@ def like(X, array):
     return type(X)(array, index=X.index, columns=X.columns)
 
 
+def frame_like(X, array):
+    """``array``, of any number of rows, with the columns of ``X``, if it is a data frame."""
+    return type(X)(array, columns=X.columns) if is_dataframe(X) else array
+
+
 def column_names(X):
     """Names of the columns of ``X``, or None where it has none."""
     return np.asarray(X.columns, dtype=object) if is_dataframe(X) else None

@@ -1,6 +1,7 @@
 """Random state: from scikit-learn's ``random_state`` to torch, and back out untouched."""
 
 from contextlib import contextmanager
+from copy import copy
 from threading import RLock
 
 import numpy as np
@@ -78,6 +79,12 @@ class RowNoise:
         self.dtype = x.dtype
         self.keys = _mix_(hash_rows(x) + torch.tensor(seed + 1) * _GOLDEN)
         self.n_drawn = 0
+
+    def take(self, rows):
+        """The noise of some of the rows, from the number on that is next."""
+        part = copy(self)
+        part.keys = self.keys[rows]
+        return part
 
     def uniform(self, n_values):
         """Tensor of shape (n_samples, n_values)."""

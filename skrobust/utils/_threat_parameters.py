@@ -5,11 +5,20 @@ from math import prod
 import numpy as np
 
 
-def check_eps(eps):
+def check_eps(eps, norm):
     try:
         eps = np.asarray(eps, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"eps must be a number or one number per feature; got {eps!r}.") from error
+    if norm == "l0":
+        return _check_count(eps)
+    if eps.ndim == 0 and eps == np.inf:
+        if norm == "linf":
+            return np.inf
+        raise ValueError(
+            f"eps=inf needs norm='linf'; got norm={norm!r}. Balls of infinite radius are the same "
+            "in all norms."
+        )
     if not np.isfinite(eps).all() or (eps < 0).any():
         wrong = eps[~np.isfinite(eps) | (eps < 0)].ravel()[0]
         raise ValueError(
@@ -17,6 +26,22 @@ def check_eps(eps):
             "feature unlimited, use bounds and an eps as wide as they are."
         )
     return float(eps) if eps.ndim == 0 else _read_only(eps)
+
+
+def _check_count(eps):
+    needed = "eps must be one number of features, 0, 1, 2, ..., with norm='l0'"
+    if eps.ndim:
+        raise ValueError(
+            f"{needed}; got an array of shape {eps.shape}. To name the features that can change, "
+            "use mask."
+        )
+    if not np.isfinite(eps) or eps < 0:
+        raise ValueError(
+            f"{needed}; got {eps:g}. To let all features change, use eps=inf with norm='linf'."
+        )
+    if eps != np.floor(eps):
+        raise ValueError(f"{needed}; got {eps:g}. Round it down.")
+    return float(eps)
 
 
 def check_bounds(bounds):

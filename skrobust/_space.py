@@ -1,0 +1,111 @@
+"""Geometry without a radius: where the nearest adversarial point is looked for."""
+
+import copy
+from math import prod
+
+import numpy as np
+import torch
+
+from ._region import norm_of
+from .utils._threat_parameters import mask_to_bool, per_feature
+
+
+class Space:
+    """Box and mask around one batch of inputs, and the norm that measures distance.
+
+    Points are perturbations ``u`` of shape (n, d) in units of ``scale``: ``z = x + scale u``. With
+    one number ``eps`` they are the plain differences, and with one per feature they are relative to
+    it, so that the ball of the threat model is the unit ball.
+
+    Parameters
+    ----------
+    threat : ThreatModel
+        Bounds, mask, and the budgets per feature where it has them.
+
+    norm : {"linf", "l2", "l1", "l0"}
+        What measures ``u``.
+
+    x : tensor of shape (n, ...)
+        The inputs; their dtype and device are those of all the arithmetic.
+
+    Attributes
+    ----------
+    radius : float
+        The size that counts as a success; may be infinite.
+
+    below, above : None or tensors of shape (n, d)
+        How far ``u`` can go down and up; may be infinite. Zero for a feature that cannot change.
+        None where nothing limits any feature.
+
+    scale : float or tensor of shape (1, d)
+        Zero for a feature that cannot change.
+    """
+
+    def __init__(self, threat, norm, x):
+        self.norm = norm
+        self.x = x = x.detach()
+        n_features = prod(x.shape[1:])
+        scalar = np.ndim(threat.eps) == 0
+        self.radius = threat.eps if scalar else 1.0
+        scale = np.ones(n_features) if scalar else per_feature(threat.eps, (n_features,), "eps")
+        if threat.mask is not None:
+            scale = np.where(mask_to_bool(threat.mask, n_features), scale, 0.0)
+        self.low = self.high = self.below = self.above = None
+        if threat.bounds is not None:
+            low, high = threat._sides(x)
+            self.low, self.high = torch.minimum(x, low), torch.maximum(x, high)
+        if (scale == 1).all():
+            self.scale: float | torch.Tensor = 1.0
+        else:
+            self.scale = torch.tensor(scale, dtype=x.dtype, device=x.device).unsqueeze(0)
+        if self.low is not None or (scale == 0).any():
+            self.below = self._room(None if self.low is None else x - self.low)
+            self.above = self._room(None if self.high is None else self.high - x)
+
+    def _room(self, distance):
+        if distance is None:
+            distance = torch.full_like(self.x, torch.inf)
+        room = distance.flatten(1)
+        if isinstance(self.scale, float):
+            return room
+        # inf / 0 is what a feature without bounds that cannot change would have.
+        return torch.where(self.scale > 0, room / self.scale, 0.0)
+
+    def take(self, rows):
+        """Keep some of the rows."""
+        part = copy.copy(self)
+        for name in ("x", "low", "high", "below", "above"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(part, name, value[rows])
+        return part
+
+    def zeros(self):
+        """The inputs themselves."""
+        return torch.zeros_like(self.x).flatten(1)
+
+    def point(self, u):
+        """The inputs that perturbations lead to, of the shape of ``x``."""
+        z = self.x + (u if isinstance(self.scale, float) else u * self.scale).view_as(self.x)
+        # The box by its own numbers: behind it may be a square root.
+        return z if self.low is None else z.clamp_(self.low, self.high)
+
+    def unit(self, z):
+        """The perturbations that lead to ``z``."""
+        u = (z - self.x).flatten(1)
+        if isinstance(self.scale, float):
+            return u
+        return torch.where(self.scale > 0, u / self.scale, 0)
+
+    def pull(self, grad):
+        """Gradient with respect to ``u`` from that with respect to the inputs."""
+        grad = grad.flatten(1)
+        return grad if isinstance(self.scale, float) else grad * self.scale
+
+    def clip_(self, u):
+        """Move ``u`` into the box, in place."""
+        return u if self.below is None else u.clamp_(-self.below, self.above)
+
+    def size(self, u):
+        """Norm of each row, of shape (n, 1)."""
+        return norm_of(u, self.norm, keepdim=True)

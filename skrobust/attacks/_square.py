@@ -1,0 +1,449 @@
+"""Square Attack: random search on the scores, one window of features at a time."""
+
+from numbers import Integral, Real
+
+import torch
+
+from .._region import norm_of
+from .._space import Space
+from ..utils._random import RowNoise
+from ..utils._sklearn import Interval, StrOptions
+from ._base import BaseAttack
+from ._losses import LOSSES, Margin
+from ._search import Search
+from ._windows import windows_of
+
+# The share of the features that a window covers is halved after these queries of 10,000, and at the
+# same fractions of any other number.
+_HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+# Random numbers are drawn for several queries at once: few cost as much as hundreds.
+_NUMBERS_AT_ONCE = 256
+
+# After so many queries the fallen are dropped where looking for them makes the device wait.
+_PATIENCE = 16
+
+# What a box cuts off from a bump may enlarge the rest by this factor.
+_MOST_FILLED = 1e6
+
+
+class Square(BaseAttack):
+    """Square Attack: random search that asks for scores only.
+
+    Each query changes the values in one window, which becomes smaller as the attack goes on, and
+    keeps the change unless the loss falls. It needs no gradients: it attacks trees, forests,
+    neighbours and everything else with ``decision_function`` or ``predict_proba``, and tells
+    whether a network hides its gradients.
+
+    Parameters
+    ----------
+    estimator : estimator object or torch.nn.Module, default=None
+        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
+        (and with it ``GridSearchCV``) would return an unfitted copy, which
+        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
+        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
+        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+
+    eps : float or array-like of shape (n_features,), default=0.1
+        Radius of the ball, or budget of each feature, in units of X.
+        See :class:`~skrobust.threat.ThreatModel`.
+
+    norm : {"linf", "l2", "l1"}, default="linf"
+        Norm of the ball.
+
+    bounds : None or pair (low, high), default=None
+        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+
+    mask : None, str or array-like, default=None
+        Features that the attack can change: booleans, indices or column names. None means all.
+
+    n_queries : int, default=5000
+        Points, for each sample and restart, at which the model is asked for its scores. One of
+        those of the first run is the input itself. The windows shrink on a schedule over all
+        queries: fewer queries are another attack, not the beginning of a longer one.
+
+    p_init : float, default=0.8
+        Share of the features, in (0, 1], that the first windows cover.
+
+    loss : {"margin", "ce"}, default="margin"
+        Loss to climb: the margin ``max_{j != y} z_j - z_y`` of the scores, or their cross-entropy.
+
+    n_restarts : int, default=1
+        Number of runs, each with other draws.
+
+    stop_on_success : bool, default=False
+        Whether to leave a sample alone once it is adversarial, which is much faster. Otherwise the
+        attack goes on to the largest margin. Scores stop in any case.
+
+    batch_size : int or "auto", default="auto"
+        Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
+
+    verbose : int, default=0
+        With 1, a progress bar over the batches.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the search. What a sample draws depends on the seed and on its values alone, not on
+        the samples beside it.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted classifier under attack (after :meth:`fit`).
+
+    n_features_in_ : int
+        Number of features seen during :meth:`fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of features seen during :meth:`fit`, where X has names that are all strings.
+
+    See Also
+    --------
+    PGD : Where there are gradients: far fewer passes.
+
+    Notes
+    -----
+    Samples of shape (channels, height, width) are images, and windows are squares over all of their
+    channels, as in [1]_, Algorithms 1 to 3, and with ``norm="l1"`` in [2]_. In linf a query sets a
+    window to ``x - eps`` or ``x + eps``, one of both a channel, clipped to the box. In l2 and l1 it
+    empties one window of its perturbation, adds a bump to what is in another, and scales the latter
+    so that the whole has norm ``eps``. What the box cuts off goes to the rest of the window at
+    once, which the paper leaves to later windows: with inputs in a box, as images are, the attack
+    is much stronger for it.
+
+    Flat samples have no places, and a window is a random set of features instead. In linf every
+    feature of it goes from the end where it is to the other; in l2 and l1 the bump has random
+    signs. Where the schedule has come to single features, some windows are still larger: 1, 2, 1,
+    3, 1, 2, 1, 4, ... features in linf and one more in the others. Moves that leave the scores as
+    they are are kept, since those of trees are constant in steps.
+
+    Probabilities count by their logarithms. The search has no guarantee but that the margin never
+    falls: on a linear model it ends at the optimum in linf, and in l2 and l1 near it.
+
+    References
+    ----------
+    .. [1] M. Andriushchenko, F. Croce, N. Flammarion and M. Hein, "Square attack: a query-efficient
+       black-box adversarial attack via random search", ECCV 2020.
+    .. [2] F. Croce and M. Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image
+       classifiers", ICML 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from skrobust.attacks import Square
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> clf = RandomForestClassifier(20, random_state=0).fit(X[:400], y[:400])
+    >>> X, y = X[400:], y[400:]
+    >>> attack = Square(eps=0.3 * X.std(axis=0), n_queries=200, random_state=0)
+    >>> X_adv = attack.perturb(clf, X, y)
+    >>> print(f"{clf.score(X, y):.3f} {clf.score(X_adv, y):.3f}")
+    0.953 0.746
+    """
+
+    _access = "scores"
+
+    _parameter_constraints: dict = {
+        **BaseAttack._parameter_constraints,
+        "n_queries": [Interval(Integral, 1, None, closed="left")],
+        "p_init": [Interval(Real, 0, 1, closed="right")],
+        "loss": [StrOptions({"margin", "ce"})],
+        "n_restarts": [Interval(Integral, 1, None, closed="left")],
+        "stop_on_success": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        eps=0.1,
+        norm="linf",
+        bounds=None,
+        mask=None,
+        n_queries=5000,
+        p_init=0.8,
+        loss="margin",
+        n_restarts=1,
+        stop_on_success=False,
+        batch_size="auto",
+        verbose=0,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.eps = eps
+        self.norm = norm
+        self.bounds = bounds
+        self.mask = mask
+        self.n_queries = n_queries
+        self.p_init = p_init
+        self.loss = loss
+        self.n_restarts = n_restarts
+        self.stop_on_success = stop_on_success
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def _around(self, threat, x):
+        return threat.around(x) if self.norm == "linf" else Space(threat, self.norm, x)
+
+    def _attack_batch(self, model, region, labels, *, seed, targeted, stop_on_success):
+        loss = LOSSES[self.loss](labels, targeted=targeted)
+        walk = _Walk(model, region, loss, stop_on_success=stop_on_success)
+        walk.look_at_inputs()
+        moves, scale = (_Flips, "eps") if self.norm == "linf" else (_Transfers, "scale")
+        windows = windows_of(region.x, getattr(region, scale), self.norm)
+        if windows.n_free == 0:
+            return walk.result()
+        shares = _window_shares(self.p_init, self.n_queries)
+        for restart in range(self.n_restarts):
+            if not len(walk):
+                break
+            draws = _Draws(RowNoise(walk.region.x, seed + restart))
+            # The input was the first query of the first run.
+            walk.run(moves(walk.region, windows), draws, shares if restart else shares[:-1])
+        return walk.result()
+
+
+def _window_shares(p_init, n_queries):
+    """Share of the features that changes with each query of a run."""
+    parts = (10_000 * query / n_queries for query in range(n_queries))
+    return [p_init / 2 ** sum(part > mark for mark in _HALVED_AFTER) for part in parts]
+
+
+class _Walk(Search):
+    """Random search: move all rows, and take back the moves of those that it leads down."""
+
+    def run(self, moves, draws, shares):
+        """One run, of as many queries as there are shares."""
+        if not shares:
+            return
+        # A look at the margins makes any other device than the CPU wait.
+        patience = 1 if self.x_best.device.type == "cpu" else _PATIENCE
+        moves.start(draws)
+        logits, margin, value = self._judge_point(moves)
+        # What counts as equal must not depend on the rows that pass beside it.
+        rounding = logits.abs().amax(1, keepdim=True).mul_(4 * torch.finfo(logits.dtype).eps)
+        for query, share in enumerate(shares[1:], start=1):
+            if self.stop_on_success and query % patience == 0 and bool((margin > 0).any()):
+                self._remember(moves.point(), margin)
+                kept = self._drop(at_least=1)
+                if not len(self):
+                    return
+                margin, value, rounding = margin[kept], value[kept], rounding[kept]
+                moves.take(kept)
+                draws.take(kept)
+            moves.propose(draws, share, query)
+            _, margin_new, value_new = self._judge_point(moves)
+            # Scores of trees are constant in steps, and equal ones are the way across.
+            better = value_new >= value - rounding
+            if value is not margin:  # what is adversarial stays so
+                fallen, fallen_new = margin > 0, margin_new > 0
+                better = torch.where(fallen == fallen_new, better, fallen_new)
+            moves.settle(better.to(value.dtype))
+            same = value is margin
+            margin = torch.where(better, margin_new, margin)
+            value = margin if same else torch.where(better, value_new, value)
+        self._remember(moves.point(), margin)
+        self._drop(at_least=1)
+
+    def _judge_point(self, moves):
+        logits = self.model.logits(moves.point())
+        margin = self.loss.margin(logits)
+        return logits, margin, margin if isinstance(self.loss, Margin) else self.loss.value(logits)
+
+
+class _Draws:
+    """The random numbers of the rows, one query after the other."""
+
+    def __init__(self, noise):
+        self.noise = noise
+        self.dtype = noise.dtype
+        self.n_left = 0
+
+    def uniform(self, n_values):
+        """Tensor of shape (n_samples, n_values), in [0, 1)."""
+        if n_values > _NUMBERS_AT_ONCE:
+            return self.noise.uniform(n_values)
+        if self.n_left < n_values:
+            self.ahead, self.n_left = self.noise.uniform(_NUMBERS_AT_ONCE), _NUMBERS_AT_ONCE
+        end = _NUMBERS_AT_ONCE - self.n_left + n_values
+        self.n_left -= n_values
+        return self.ahead[:, end - n_values : end]
+
+    def below(self, n):
+        """Int64 tensor of shape (n_samples, 1), from 0 to n - 1."""
+        # In a low precision the product may round up.
+        return (self.uniform(1) * n).long().clamp_max_(n - 1)
+
+    def coin(self, n_values):
+        """Tensor of shape (n_samples, n_values) of zeros and ones."""
+        return self.uniform(n_values).round()
+
+    def take(self, rows):
+        """Keep some of the rows."""
+        self.noise = self.noise.take(rows)
+        if self.n_left:
+            self.ahead = self.ahead[rows]
+
+
+class _Flips:
+    """Moves for linf: the values in a window go to the ends of what is admissible.
+
+    A move is written into the one tensor of points there is, and taken back where it is refused:
+    what it costs goes with the size of the window. Choices are numbers, 0 or 1, with which `lerp`
+    is exact, and on a CPU several times faster than `where` with booleans.
+    """
+
+    def __init__(self, region, windows):
+        self.windows = windows
+        self.shape = region.x.shape[1:]
+        self.low, self.high = region.low.flatten(1), region.high.flatten(1)
+
+    def start(self, draws):
+        """Go to a random corner."""
+        self.z = torch.where(self.windows.corner(draws) > 0, self.high, self.low)
+
+    def take(self, rows):
+        """Keep some of the rows."""
+        self.low, self.high, self.z = self.low[rows], self.high[rows], self.z[rows]
+
+    def point(self):
+        """Where all rows are."""
+        return self.z.view(-1, *self.shape)
+
+    def propose(self, draws, share, query):
+        """Move a window of each row."""
+        size = self.windows.size(share, query)
+        self.index = self.windows.draw(draws, size)
+        self.old = self.z.gather(1, self.index)
+        low, high = self.low.gather(1, self.index), self.high.gather(1, self.index)
+        up = self.windows.up(draws, size)
+        if up is None:
+            up = (self.old < high).to(low)
+        # A window that has these values already would be a query for nothing.
+        idle = (torch.lerp(low, high, up) == self.old).all(1, keepdim=True)
+        self.new = torch.lerp(low, high, (up - idle.to(up)).abs_())
+        self.z.scatter_(1, self.index, self.new)
+
+    def settle(self, accepted):
+        """Take the moves of the other rows back."""
+        accepted = accepted.to(self.z)
+        self.z.scatter_(1, self.index, torch.lerp(self.old, self.new, accepted))
+
+
+class _Transfers:
+    """Moves for l2 and l1: the norm of one window goes to another, and what is left of the budget.
+
+    As for linf they are written into one tensor of points. ``mass``, in the units of the space, is
+    the square of the l2 norm, or the l1 norm.
+    """
+
+    def __init__(self, space, windows):
+        self.space, self.windows = space, windows
+        self.budget = space.radius**2 if space.norm == "l2" else space.radius
+        self.x = space.x.flatten(1)
+        self.low = self.high = None
+        if space.low is not None:
+            self.low, self.high = _compact(space.low), _compact(space.high)
+
+    def start(self, draws):
+        """Go to bumps all over the sample, as far as the budget goes."""
+        u = self.windows.bumps(draws)
+        u.mul_(self.space.radius / self.space.size(u).clamp_min_(_tiny(u)))
+        self.space.clip_(u)
+        self.z = self.space.point(u).flatten(1)
+        self.used = self._mass(u)
+
+    def take(self, rows):
+        """Keep some of the rows."""
+        for name in ("x", "low", "high", "z", "used"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else value[rows])
+
+    def point(self):
+        """Where all rows are."""
+        return self.z.view(-1, *self.space.x.shape[1:])
+
+    def propose(self, draws, share, query):
+        """Empty one window of each row, and fill another."""
+        windows, z = self.windows, self.z
+        size = windows.bump_size(share, query)
+        self.source = windows.draw(draws, size)
+        self.old_source, x = z.gather(1, self.source), self.x.gather(1, self.source)
+        mass = self.budget - self.used
+        mass += self._mass(_over(self.old_source - x, self._scale(self.source)))
+        z.scatter_(1, self.source, x)
+        # Both windows may share values, which are empty by now.
+        self.index = index = windows.draw(draws, size)
+        self.old, x, scale = z.gather(1, index), self.x.gather(1, index), self._scale(index)
+        u = _over(self.old - x, scale)
+        mass += self._mass(u)
+        mass.clamp_min_(0)
+        u, self.new = self._fit(self._blend(u, windows.bump(draws, size), mass), x, scale, mass)
+        self.used_new = self._mass(u).sub_(mass).add_(self.budget)
+        z.scatter_(1, index, self.new)
+
+    def settle(self, accepted):
+        """Take the moves of the other rows back."""
+        accepted = accepted.to(self.z)
+        self.z.scatter_(1, self.index, torch.lerp(self.old, self.new, accepted))
+        source = torch.lerp(self.old_source, self.z.gather(1, self.source), accepted)
+        self.z.scatter_(1, self.source, source)
+        self.used = torch.lerp(self.used, self.used_new, accepted)
+
+    def _blend(self, old, bump, mass):
+        """What is there plus the bump, of the mass given and of equal mass in each channel."""
+        n_channels = self.windows.n_channels
+        if n_channels > 1:
+            old, bump = (u.reshape(len(mass) * n_channels, -1) for u in (old, bump))
+            mass = (mass / n_channels).repeat_interleave(n_channels, 0)
+        # A little less than all of it, so that a bump of opposite sign does not leave zero.
+        u = old * (0.999 / norm_of(old, self.space.norm, keepdim=True).clamp_min_(_tiny(old)))
+        u += bump
+        u *= self._root(mass / self._mass(u).clamp_min_(_tiny(u)))
+        return u if n_channels == 1 else u.view(len(u) // n_channels, -1)
+
+    def _fit(self, u, x, scale, mass):
+        """Cut off what does not fit into the box, and put it where there is room."""
+        if self.low is None:
+            if isinstance(scale, float):
+                return u, x + u
+            down, up = (
+                torch.where(scale > 0, -torch.inf, 0.0),
+                torch.where(scale > 0, torch.inf, 0.0),
+            )
+        else:
+            low, high = self.low.gather(1, self.index), self.high.gather(1, self.index)
+            down, up = _over(low - x, scale), _over(high - x, scale)
+        cut = u.clamp(down, up)
+        free = self._mass(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
+        wanted = (mass - self._mass(cut)).add_(free).clamp_min_(0)
+        factor = self._root(wanted.div_(free.clamp_min_(_tiny(u)))).clamp_(1, _MOST_FILLED)
+        u = (u * factor).clamp_(down, up)
+        z = x + (u if isinstance(scale, float) else u * scale)
+        # The box by its own numbers: behind it may be a square root.
+        return u, z if self.low is None else z.clamp_(low, high)
+
+    def _scale(self, index):
+        scale = self.space.scale
+        return scale if isinstance(scale, float) else scale.expand(len(index), -1).gather(1, index)
+
+    def _mass(self, u):
+        size = norm_of(u, self.space.norm, keepdim=True)
+        return size.square_() if self.space.norm == "l2" else size
+
+    def _root(self, mass):
+        return mass.sqrt_() if self.space.norm == "l2" else mass
+
+
+def _compact(side):
+    """Flat rows of a side of the box; one in memory, where all are the same."""
+    side = side.flatten(1)
+    return side[:1].expand_as(side) if bool((side == side[:1]).all()) else side
+
+
+def _over(delta, scale):
+    return delta if isinstance(scale, float) else torch.where(scale > 0, delta / scale, 0.0)
+
+
+def _tiny(u):
+    return torch.finfo(u.dtype).tiny

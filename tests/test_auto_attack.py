@@ -1,0 +1,150 @@
+"""AutoAttack: its members, what it makes of an estimator's access, and its verdicts."""
+
+import pandas as pd
+import pytest
+from _table import make_data, make_victim, predict
+from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from skrobust.attacks import APGD, FAB, PGD, AutoAttack, Square
+from skrobust.metrics import robust_accuracy_score
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Which member ran, on how many points, and how many of them it found."""
+    seen = []
+    for kind in (APGD, FAB, Square):
+
+        def run(self, estimator, X, y=None, _original=kind.run, **parameters):
+            result = _original(self, estimator, X, y, **parameters)
+            seen.append((type(self).__name__, len(X), int(result.success.sum())))
+            return result
+
+        monkeypatch.setattr(kind, "run", run)
+    return seen
+
+
+class OnlyPredicts(ClassifierMixin, BaseEstimator):
+    """What wraps another classifier, and tells its labels only."""
+
+    def __init__(self, inner=None):
+        self.inner = inner
+
+    def fit(self, X, y):
+        self.inner_ = self.inner.fit(X, y)
+        self.classes_ = self.inner_.classes_
+        return self
+
+    def predict(self, X):
+        return self.inner_.predict(X)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_each_member_attacks_what_is_left(runs, norm):
+    estimator, X, y = make_victim("MLPClassifier, 3 strings")
+    eps = {"linf": 0.15, "l2": 0.3, "l1": 0.4}[norm]
+    attack = AutoAttack(eps=eps, norm=norm, random_state=0)
+    result = attack.run(estimator, X, y)
+    assert [name for name, *_ in runs] == ["APGD", "APGD", "FAB", "Square"]
+    left = len(X)
+    for _, n_points, n_found in runs:
+        assert n_points == left
+        left -= n_found
+    assert 0 < left < len(X)
+    assert_array_equal(result.success, predict(estimator, result.X_adv) != y)
+    assert result.success.sum() == len(X) - left
+
+
+def test_nothing_is_left_to_do(runs):
+    estimator, X, y = make_victim("logistic, 3 classes")
+    result = AutoAttack(eps=20.0, random_state=0).run(estimator, X, y)
+    assert result.success.all()
+    assert len(runs) < 4
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_two_and_three_classes(n_classes):
+    X, y = make_data(n_classes)
+    clf = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=500, tol=1e-3)).fit(X, y)
+    for norm, eps in (("linf", 0.3), ("l2", 0.6), ("l1", 1.0)):
+        auto = AutoAttack(eps=eps, norm=norm, random_state=0).run(clf, X, y)
+        pgd = PGD(eps=eps, norm=norm, n_restarts=3, random_state=0).run(clf, X, y)
+        assert (auto.success >= pgd.success).all()
+
+
+@pytest.mark.parametrize("version", ["standard", "fast"])
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: RandomForestClassifier(8, random_state=0), {"Square"}),
+        (lambda: KNeighborsClassifier(), {"Square"}),
+        (lambda: make_pipeline(StandardScaler(), SVC(random_state=0)), {"APGD", "FAB", "Square"}),
+    ],
+    ids=["forest", "neighbours", "svc"],
+)
+def test_runs_what_the_access_allows(runs, make, names, version):
+    X, y = make_data(3)
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    clf = make().fit(frame, y)
+    attack = AutoAttack(eps=0.4, version=version, mask=["a", "b", "d"], random_state=0)
+    X_adv = attack.perturb(clf, frame[:30], y[:30])
+    assert {name for name, *_ in runs} <= names
+    assert list(X_adv.columns) == list(frame.columns)
+    assert_array_equal(X_adv[["c", "e", "f"]], frame[["c", "e", "f"]][:30])
+    assert clf.score(X_adv, y[:30]) < clf.score(frame[:30], y[:30])
+
+
+def test_decisions_do_not_suffice():
+    X, y = make_data(3)
+    clf = OnlyPredicts(LogisticRegression()).fit(X, y)
+    with pytest.raises(TypeError, match="AutoAttack needs gradients or scores of the estimator"):
+        AutoAttack(eps=0.4).run(clf, X, y)
+    with pytest.raises(TypeError, match="Square needs the scores of the estimator: a decision_fu"):
+        Square(eps=0.4).run(clf, X, y)
+
+
+@pytest.mark.parametrize(
+    ("loader", "radius"), [(load_breast_cancer, 0.2), (load_wine, 0.6), (load_digits, 0.2)]
+)
+def test_fast_and_standard_agree(loader, radius):
+    X, y = loader(return_X_y=True)
+    X, y = X[::3], y[::3]
+    clf = make_pipeline(StandardScaler(), MLPClassifier((32,), max_iter=1000, random_state=0))
+    clf.fit(X, y)
+    eps = radius * X.std(axis=0) + 1e-3
+    fast = AutoAttack(eps=eps, version="fast", random_state=0).run(clf, X, y).success
+    standard = AutoAttack(eps=eps, random_state=0).run(clf, X, y).success
+    assert 0.02 < standard.mean() < 0.98
+    assert (fast != standard).mean() <= 0.01
+
+
+def test_scores_use_it_for_every_estimator():
+    X, y = load_wine(return_X_y=True)
+    eps = 0.3 * X.std(axis=0)
+    for clf in (
+        HistGradientBoostingClassifier(max_iter=10),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+    ):
+        clf.fit(X, y)
+        attack = AutoAttack(eps=eps, version="fast", random_state=0)
+        score = robust_accuracy_score(clf, X, y, eps=eps)
+        assert score == clf.score(attack.perturb(clf, X, y), y)
+        assert score < clf.score(X, y)
+
+
+def test_targeted_without_gradients():
+    X, y = make_data(3)
+    clf = RandomForestClassifier(8, random_state=0).fit(X, y)
+    target = (clf.predict(X) + 1) % 3
+    result = AutoAttack(eps=2.0, random_state=0).run(clf, X[:20], y_target=target[:20])
+    assert_array_equal(result.success, clf.predict(result.X_adv) == target[:20])
+    assert result.success.mean() > 0.5

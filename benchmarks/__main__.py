@@ -11,8 +11,10 @@ from pathlib import Path
 SECTIONS = {
     "cost": "Cost, against bare loops with the same passes",
     "main_job": "The main job",
+    "speed": "Speed of the attacks",
     "strength": "Strength on the reference target",
     "against_peers": "Beside other libraries",
+    "sklearn_targets": "Estimators of scikit-learn",
     "settings": "Behind the settings: batch size and threads",
 }
 

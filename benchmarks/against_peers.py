@@ -10,7 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from skrobust.attacks import APGD, FAB, FGSM, PGD, Square
+from skrobust.attacks import (
+    APGD,
+    DDN,
+    FAB,
+    FGSM,
+    FMN,
+    PGD,
+    AutoAttack,
+    CarliniWagner,
+    DeepFool,
+    HopSkipJump,
+    SigmaZero,
+    Square,
+)
 
 from ._models import EPS, models
 from ._tools import table
@@ -28,6 +41,13 @@ RUNS = [
     ("Square", ("linf", "l2"), 200, 1000, {}),
     ("FAB", ("linf", "l2", "l1"), 200, 20, {}),
     ("FAB", ("linf", "l2", "l1"), 200, 100, {}),
+    ("DDN", ("l2",), 500, 200, {}),
+    ("FMN", ("linf", "l2", "l1", "l0"), 500, 200, {}),
+    ("SigmaZero", ("l0",), 500, 200, {}),
+    ("CarliniWagner", ("l2",), 200, 100, {}),
+    ("DeepFool", ("linf", "l2"), 200, 50, {}),
+    ("HopSkipJump", ("linf", "l2"), 50, 5, {}),
+    ("AutoAttack", ("linf", "l2"), 100, None, {}),
 ]
 # The normally trained CNN falls at once: fewer points tell as much.
 FEWER = {("cnn", 1000): 500, ("cnn", 500): 200}
@@ -44,6 +64,15 @@ def ours(attack, norm, n_steps):
         "APGD-t": lambda: APGD(loss="dlr", n_target_classes=9, **steps),
         "Square": lambda: Square(n_queries=n_steps),
         "FAB": lambda: FAB(**steps),
+        # So many steps in all, in the runs of the defaults.
+        "DDN": lambda: DDN(n_restarts=n_steps // 25),
+        "FMN": lambda: FMN(n_restarts=n_steps // 25),
+        "SigmaZero": lambda: SigmaZero(n_restarts=n_steps // 25),
+        "CarliniWagner": lambda: CarliniWagner(n_restarts=n_steps // 50),
+        "DeepFool": lambda: DeepFool(**steps),
+        # About the queries that the peers make in five steps.
+        "HopSkipJump": lambda: HopSkipJump(max_queries=1000),
+        "AutoAttack": lambda: AutoAttack(),
     }
     return makers[attack]().set_params(norm=norm, bounds=(0, 1), random_state=0)
 
@@ -57,7 +86,7 @@ def measure_ours(attack, norm, module, X, y, eps, n_steps):
     return {**judge(module, X, y, X_adv, norm, eps, minimal=minimal), **cost}
 
 
-class _Peers:
+class Peers:
     """What the peers achieve, from the cache or measured."""
 
     def __init__(self):
@@ -67,13 +96,19 @@ class _Peers:
 
     def measure(self, name, library, attack, norm, model, n, n_steps, options):
         key = f"{name}|{library}|{attack}|{norm}|{n}|{n_steps}|{options}"
-        if key not in self.records:
-            module, X, y = model
-            record = measure(
+        module, X, y = model
+        return self.recall(
+            name, key,
+            lambda: measure(
                 library, attack, norm, module, X[:n], y[:n],
                 eps=EPS[name][norm], n_steps=n_steps, **options,
-            )  # fmt: skip
-            self.records[key] = {"model": name, "key": key, **record}
+            ),
+        )  # fmt: skip
+
+    def recall(self, name, key, measure):
+        """The record of that key, measured where there is none."""
+        if key not in self.records:
+            self.records[key] = {"model": name, "key": key, **measure()}
             self.path.write_text(json.dumps(list(self.records.values()), indent=1))
         return self.records[key]
 
@@ -147,7 +182,7 @@ HEADER = [
 
 
 def main():
-    peers = _Peers()
+    peers = Peers()
     parts = [
         "Robust accuracy at the eps given, median norm and share of points for which an "
         "adversarial example was found; all judged by the model's own argmax and by feasibility. "

@@ -78,6 +78,8 @@ _TORCHATTACKS = {
     ("FAB", "linf"): ("FAB", "steps", {"norm": "Linf", "eps": 1e10}),
     ("FAB", "l2"): ("FAB", "steps", {"norm": "L2", "eps": 1e10}),
     ("FAB", "l1"): ("FAB", "steps", {"norm": "L1", "eps": 1e10}),
+    ("FAB-t", "linf"): ("FAB", "steps", {"norm": "Linf", "multi_targeted": True}),
+    ("FAB-t", "l2"): ("FAB", "steps", {"norm": "L2", "multi_targeted": True}),
 }
 _ADV_LIB = {
     ("PGD", "linf"): ("pgd_linf", "steps", {}),
@@ -133,6 +135,10 @@ PEERS = {
     key: [library for library in LIBRARIES if key in _TABLES[library]]
     for key in dict.fromkeys(key for table in _TABLES.values() for key in table)
 }
+
+# Minimum-norm attacks that need a radius all the same: this one is done with a point at the first
+# class within eps.
+_NEED_RADIUS = {("torchattacks", "FAB-t")}
 
 # The step of PGD relative to eps, where the library's own default is an absolute number: that
 # number over the default eps.
@@ -225,7 +231,8 @@ def run_peer(
     moves_squares = attack in ("Square", "AutoAttack")
     if library == "torchattacks" or moves_squares:
         module, X, restore = _as_images(module, X, square=moves_squares)
-    radius = None if attack in MINIMUM_NORM else eps
+    minimal = attack in MINIMUM_NORM and (library, attack) not in _NEED_RADIUS
+    radius = None if minimal else eps
     # ART makes its own batches.
     size = len(X) if library == "art" else batch_size
     with _quiet(random_state):
@@ -472,3 +479,83 @@ def measure(library, attack, norm, module, X, y, *, eps=None, n_steps=None, **op
         return {**record, **failure, **cost}
     minimal = attack in MINIMUM_NORM
     return {**record, **judge(module, X, y, X_adv, norm, eps, minimal=minimal), **cost}
+
+
+def hop_skip_jump(predict, n_classes, norm, n_steps, x, labels, starts, *, random_state=0):
+    """Foolbox's HopSkipJump in [0, 1] on what only predicts.
+
+    Parameters
+    ----------
+    predict : callable
+        From a tensor of points to positions of classes, an array.
+
+    n_classes : int
+
+    norm : {"linf", "l2"}
+
+    n_steps : int
+
+    x : float32 tensor of shape (n_samples, n_features)
+    labels : int64 array of shape (n_samples,)
+        What `predict` gives for `x`.
+
+    starts : tensor like x
+        Points of another class.
+
+    random_state : int, default=0
+        As for `run_peer`.
+
+    Returns
+    -------
+    X_adv : tensor like x
+        Points at which it raised an error are those of x.
+
+    cost : dict
+        The number of these points, seconds, and queries a sample.
+    """
+    model = _Decisions(predict, n_classes).eval()
+    clock, cpu = time.perf_counter(), time.process_time()
+    with _quiet(random_state):
+        X_adv, n_errors = _hop_skip_jump(model, norm, n_steps, x, torch.from_numpy(labels), starts)
+    return X_adv, {
+        "n_errors": n_errors,
+        "seconds": time.perf_counter() - clock,
+        "cpu_seconds": time.process_time() - cpu,
+        "queries": model.n_rows / len(x),
+    }
+
+
+class _Decisions(nn.Module):
+    """Classes as the logits that peers ask for, and the number of rows that were predicted."""
+
+    def __init__(self, predict, n_classes):
+        super().__init__()
+        self.predict, self.n_classes = predict, n_classes
+        self.n_rows = 0
+
+    def forward(self, x):
+        self.n_rows += len(x)
+        return nn.functional.one_hot(torch.from_numpy(self.predict(x)), self.n_classes).float()
+
+
+def _hop_skip_jump(model, norm, n_steps, x, y, starts):
+    import foolbox
+
+    class HopSkipJump(foolbox.attacks.HopSkipJumpAttack):
+        """Foolbox divides the directions by the norm of the whole batch: steps would be short."""
+
+        def approximate_gradients(self, *args):
+            directions = super().approximate_gradients(*args)
+            return directions / directions.norms.l2(axis=1, keepdims=True).maximum(1e-12)
+
+    attack = HopSkipJump(steps=n_steps, constraint=norm)
+    network = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    goal = foolbox.criteria.Misclassification(y)
+    try:
+        return attack(network, x, goal, epsilons=None, starting_points=starts)[0], 0
+    except (AssertionError, ValueError):  # one point is enough
+        if len(x) == 1:
+            return x, 1
+    halves = zip(*(part.tensor_split(2) for part in (x, y, starts)), strict=True)
+    parts = [_hop_skip_jump(model, norm, n_steps, *half) for half in halves]
+    return torch.cat([found for found, _ in parts]), sum(n_errors for _, n_errors in parts)

@@ -9,13 +9,16 @@ import torch
 from ._region import norm_of
 from .utils._threat_parameters import mask_to_bool, per_feature
 
+# Distances are not below this, so that their squares can be divided by.
+_SHORTEST = 1e-16
+
 
 class Space:
     """Box and mask around one batch of inputs, and the norm that measures distance.
 
     Points are perturbations ``u`` of shape (n, d) in units of ``scale``: ``z = x + scale u``. With
     one number ``eps`` they are the plain differences, and with one per feature they are relative to
-    it, so that the ball of the threat model is the unit ball.
+    it, so that the ball of the threat model is the unit ball. In l0 each is a share of its box.
 
     Parameters
     ----------
@@ -37,6 +40,9 @@ class Space:
         How far ``u`` can go down and up; may be infinite. Zero for a feature that cannot change.
         None where nothing limits any feature.
 
+    n_free : int
+        How many features can change, at least 1.
+
     scale : float or tensor of shape (1, d)
         Zero for a feature that cannot change.
     """
@@ -48,12 +54,15 @@ class Space:
         scalar = np.ndim(threat.eps) == 0
         self.radius = threat.eps if scalar else 1.0
         scale = np.ones(n_features) if scalar else per_feature(threat.eps, (n_features,), "eps")
+        if norm == "l0":  # how much a feature changes does not count: its box is its unit
+            scale = _widths(threat, n_features)
         if threat.mask is not None:
             scale = np.where(mask_to_bool(threat.mask, n_features), scale, 0.0)
         self.low = self.high = self.below = self.above = None
         if threat.bounds is not None:
             low, high = threat._sides(x)
             self.low, self.high = torch.minimum(x, low), torch.maximum(x, high)
+        self.n_free = max(1, int(np.count_nonzero(scale)))
         if (scale == 1).all():
             self.scale: float | torch.Tensor = 1.0
         else:
@@ -106,6 +115,32 @@ class Space:
         """Move ``u`` into the box, in place."""
         return u if self.below is None else u.clamp_(-self.below, self.above)
 
+    def widest(self):
+        """Longest side of the box of each row, of shape (n, 1)."""
+        if self.below is None:
+            return self.x.new_full((len(self.x), 1), torch.inf)
+        return (self.below + self.above).amax(1, keepdim=True)
+
+    def farthest(self):
+        """Distance of the corner of the box that is the farthest away, of shape (n, 1)."""
+        if self.below is None:
+            return self.x.new_full((len(self.x), 1), torch.inf)
+        return self.size(torch.maximum(self.below, self.above))
+
+    def resolution(self):
+        """Perturbations of this size, of shape (n, 1), are not lost in rounding."""
+        largest = self.x.flatten(1).abs().amax(1, keepdim=True)
+        return largest.mul_(64 * torch.finfo(self.x.dtype).eps).clamp_min_(_SHORTEST)
+
     def size(self, u):
         """Norm of each row, of shape (n, 1)."""
         return norm_of(u, self.norm, keepdim=True)
+
+
+def _widths(threat, n_features):
+    """Length of the box of each feature; 1 where it has none."""
+    if threat.bounds is None:
+        return np.ones(n_features)
+    low, high = (per_feature(side, (n_features,), "bounds") for side in threat.bounds)
+    width = np.broadcast_to(high - low, (n_features,))
+    return np.where(np.isfinite(width), width, 1.0)

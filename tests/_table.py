@@ -17,7 +17,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skrobust.attacks import APGD, FAB, FGSM, PGD, AutoAttack, MinimumNormAttack, Square
+from skrobust.attacks import (
+    APGD,
+    DDN,
+    FAB,
+    FGSM,
+    FMN,
+    PGD,
+    AutoAttack,
+    CarliniWagner,
+    DeepFool,
+    HopSkipJump,
+    MinimumNormAttack,
+    SigmaZero,
+    Square,
+)
 
 ATTACKS = {
     "fgsm linf": FGSM(eps=0.4),
@@ -53,17 +67,30 @@ ATTACKS = {
     "fab linf": FAB(eps=0.4, n_steps=8),
     "fab l2": FAB(eps=0.9, norm="l2", n_steps=8, n_target_classes=None),
     "fab l1": FAB(eps=1.5, norm="l1", n_steps=8, n_restarts=2),
+    "fmn linf": FMN(eps=0.4, n_steps=8, n_restarts=2),
+    "fmn l2": FMN(eps=0.9, norm="l2", n_steps=8, n_restarts=2),
+    "fmn l1": FMN(eps=1.5, norm="l1", n_steps=8, n_restarts=2),
+    "fmn l0": FMN(eps=2, norm="l0", n_steps=8, n_restarts=2),
+    "ddn": DDN(eps=0.9, n_steps=8, n_restarts=2),
+    "sigma zero": SigmaZero(eps=2, n_steps=8, n_restarts=2),
+    "carlini wagner": CarliniWagner(eps=0.9, n_steps=20, n_restarts=2),
+    "deepfool l2": DeepFool(eps=0.9),
+    "deepfool linf": DeepFool(eps=0.4, norm="linf"),
+    "hop linf": HopSkipJump(eps=0.4, max_queries=150, n_directions=20),
+    "hop l2": HopSkipJump(eps=0.9, norm="l2", max_queries=150, n_directions=20, n_restarts=2),
 }
 
 
 # Attacks whose result depends on the seed.
-_DRAW = {"APGD", "AutoAttack", "Square"}
+_DRAW = {"APGD", "AutoAttack", "HopSkipJump", "Square"}
 
 
 def draws(attack):
     """Whether the result of an attack depends on its seed."""
-    if type(attack).__name__ in _DRAW or (isinstance(attack, FAB) and attack.n_restarts > 1):
+    if type(attack).__name__ in _DRAW:
         return True
+    if isinstance(attack, MinimumNormAttack):
+        return getattr(attack, "n_restarts", 1) > 1
     # With the margin, PGD begins its first run where one step led furthest.
     if not getattr(attack, "random_start", False):
         return False

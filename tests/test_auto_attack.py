@@ -1,5 +1,6 @@
 """AutoAttack: its members, what it makes of an estimator's access, and its verdicts."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from _table import make_data, make_victim, predict
@@ -14,15 +15,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from skrobust.attacks import APGD, FAB, PGD, AutoAttack, Square
+from skrobust.attacks import APGD, FAB, FMN, PGD, AutoAttack, HopSkipJump, Square
 from skrobust.metrics import robust_accuracy_score
+
+GRADIENTS = {"APGD", "FAB", "FMN", "PGD", "Square"}
 
 
 @pytest.fixture
 def runs(monkeypatch):
     """Which member ran, on how many points, and how many of them it found."""
     seen = []
-    for kind in (APGD, FAB, Square):
+    for kind in (APGD, FAB, FMN, PGD, Square, HopSkipJump):
 
         def run(self, estimator, X, y=None, _original=kind.run, **parameters):
             result = _original(self, estimator, X, y, **parameters)
@@ -54,7 +57,7 @@ def test_each_member_attacks_what_is_left(runs, norm):
     eps = {"linf": 0.15, "l2": 0.3, "l1": 0.4}[norm]
     attack = AutoAttack(eps=eps, norm=norm, random_state=0)
     result = attack.run(estimator, X, y)
-    assert [name for name, *_ in runs] == ["APGD", "APGD", "FAB", "Square"]
+    assert [name for name, *_ in runs] == ["APGD", "APGD", "FAB", "FMN", "Square"]
     left = len(X)
     for _, n_points, n_found in runs:
         assert n_points == left
@@ -64,17 +67,37 @@ def test_each_member_attacks_what_is_left(runs, norm):
     assert result.success.sum() == len(X) - left
 
 
+def test_fast_ends_with_what_is_near_the_boundary(runs):
+    estimator, X, y = make_victim("MLPClassifier, 3 strings")
+    result = AutoAttack(eps=0.15, version="fast", random_state=0).run(estimator, X, y)
+    names = [name for name, *_ in runs]
+    assert names[:3] == ["APGD", "FMN", "PGD"]
+    assert "Square" in names
+    left = [len(X)]
+    for _, _, n_found in runs:
+        left.append(left[-1] - n_found)
+    assert [n == of for (_, n, _), of in zip(runs[:3], left, strict=False)] == [True] * 3
+    assert 0 < runs[-1][1] < left[-2]
+    # Where nothing was found, the points of the largest margin come back, which are no inputs.
+    stands = ~result.success
+    proba = [estimator.predict_proba(Z)[stands] for Z in (X, result.X_adv)]
+    own = np.searchsorted(estimator.classes_, y[stands])[:, None]
+    inputs, best = (np.take_along_axis(p, own, 1)[:, 0] for p in proba)
+    assert (best < inputs).all()
+
+
 def test_nothing_is_left_to_do(runs):
     estimator, X, y = make_victim("logistic, 3 classes")
     result = AutoAttack(eps=20.0, random_state=0).run(estimator, X, y)
     assert result.success.all()
-    assert len(runs) < 4
+    assert len(runs) < 5
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_two_and_three_classes(n_classes):
     X, y = make_data(n_classes)
-    clf = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=500, tol=1e-3)).fit(X, y)
+    net = MLPClassifier((8,), max_iter=500, tol=1e-3, random_state=0)
+    clf = make_pipeline(StandardScaler(), net).fit(X, y)
     for norm, eps in (("linf", 0.3), ("l2", 0.6), ("l1", 1.0)):
         auto = AutoAttack(eps=eps, norm=norm, random_state=0).run(clf, X, y)
         pgd = PGD(eps=eps, norm=norm, n_restarts=3, random_state=0).run(clf, X, y)
@@ -85,9 +108,12 @@ def test_two_and_three_classes(n_classes):
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (lambda: RandomForestClassifier(8, random_state=0), {"Square"}),
-        (lambda: KNeighborsClassifier(), {"Square"}),
-        (lambda: make_pipeline(StandardScaler(), SVC(random_state=0)), {"APGD", "FAB", "Square"}),
+        (lambda: RandomForestClassifier(8, random_state=0), {"Square", "HopSkipJump"}),
+        (lambda: KNeighborsClassifier(), {"Square", "HopSkipJump"}),
+        (
+            lambda: make_pipeline(StandardScaler(), SVC(random_state=0)),
+            {"APGD", "FAB", "FMN", "PGD", "Square"},
+        ),
     ],
     ids=["forest", "neighbours", "svc"],
 )
@@ -103,11 +129,44 @@ def test_runs_what_the_access_allows(runs, make, names, version):
     assert clf.score(X_adv, y[:30]) < clf.score(frame[:30], y[:30])
 
 
-def test_decisions_do_not_suffice():
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_scores_are_searched_and_then_decisions(runs, norm):
+    X, y = make_data(3)
+    clf = KNeighborsClassifier().fit(X, y)
+    eps = {"linf": 0.3, "l2": 0.5}[norm]
+    attack = AutoAttack(eps=eps, norm=norm, version="fast", random_state=0)
+    result = attack.run(clf, X, y)
+    assert_array_equal(result.success, clf.predict(result.X_adv) != y)
+    (first, n_all, n_found), (second, n_left, n_more) = runs
+    assert (first, second) == ("Square", "HopSkipJump")
+    assert n_all == len(X)
+    assert n_left == len(X) - n_found
+    assert result.success.sum() == n_found + n_more
+    runs.clear()
+    AutoAttack(eps=0.3, norm="l1", version="fast", random_state=0).run(clf, X, y)
+    assert [name for name, *_ in runs] == ["Square"]
+
+
+@pytest.mark.parametrize("version", ["standard", "fast", "rand"])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.3), ("l2", 0.6)])
+def test_decisions_suffice(runs, version, norm, eps):
     X, y = make_data(3)
     clf = OnlyPredicts(LogisticRegression()).fit(X, y)
-    with pytest.raises(TypeError, match="AutoAttack needs gradients or scores of the estimator"):
-        AutoAttack(eps=0.4).run(clf, X, y)
+    attack = AutoAttack(eps=eps, norm=norm, version=version, random_state=0)
+    blind = attack.run(clf, X, y)
+    assert [name for name, *_ in runs] == ["HopSkipJump"]
+    assert_array_equal(blind.success, clf.predict(blind.X_adv) != y)
+    # The same model with its gradients: hardly more is found.
+    seeing = attack.run(clf.inner_, X, y).success
+    assert 0.1 < seeing.mean() < 0.9
+    assert (seeing & ~blind.success).mean() < 0.05
+
+
+def test_decisions_do_not_suffice_in_l1_nor_for_others():
+    X, y = make_data(3)
+    clf = OnlyPredicts(LogisticRegression()).fit(X, y)
+    with pytest.raises(TypeError, match="AutoAttack with norm='l1' needs gradients or scores"):
+        AutoAttack(eps=0.4, norm="l1").run(clf, X, y)
     with pytest.raises(TypeError, match="Square needs the scores of the estimator: a decision_fu"):
         Square(eps=0.4).run(clf, X, y)
 

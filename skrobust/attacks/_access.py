@@ -14,10 +14,13 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 
 from ..differentiable._pullback import pullback
 from ..exceptions import NotDifferentiableError
 from ..utils._containers import frame_like
+from ..utils._sklearn import BaseSearchCV
 from ..utils._threads import suitable_threads
 from ..utils._torch import frozen, input_options
 
@@ -122,10 +125,28 @@ def _find_scores(target, X, array):
 
     ``decision_function`` comes first, as it is not rounded to 0 and 1.
     """
+    n_classes = len(target.classes)
     for name in ("decision_function", "predict_proba"):
         if hasattr(target.estimator, name):
             shape = target.ask(name, frame_like(X, array[:1])).shape[1:]
-            # One-vs-one scores have a column for each pair of classes.
-            if shape == (len(target.classes),) or (len(target.classes) == 2 and shape == ()):
+            if n_classes == 2 and shape == ():
+                return name
+            # One-vs-one scores have a column for each pair of classes: three classes make three.
+            of_pairs = name == "decision_function" and n_classes > 2 and _is_one_vs_one(target)
+            if shape == (n_classes,) and not of_pairs:
                 return name
     return None
+
+
+def _is_one_vs_one(target):
+    """Whether the scores are those of a support vector machine for pairs of classes."""
+    estimator = target.estimator
+    while True:
+        if isinstance(estimator, Pipeline):
+            estimator = estimator[-1]
+        elif isinstance(estimator, BaseSearchCV):
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        else:
+            return getattr(estimator, "decision_function_shape", None) == "ovo"

@@ -1,8 +1,10 @@
 """AutoAttack: an ensemble, of which each member attacks what the others have left."""
 
 import numpy as np
+import torch
 from sklearn.utils import check_array
 
+from ..utils._batching import batch_slices, resolve_batch_size
 from ..utils._containers import FLOATS, column_names, is_dataframe, take_rows
 from ..utils._random import draw_seed, isolated_rng
 from ..utils._sklearn import StrOptions
@@ -11,6 +13,9 @@ from ._apgd import APGD
 from ._base import AttackResult, BaseAttack, make_goal
 from ._diagnosis import diagnose_result, warn_masked
 from ._fab import FAB
+from ._fmn import FMN
+from ._hop_skip_jump import HopSkipJump
+from ._losses import Margin
 from ._pgd import PGD
 from ._square import Square
 from ._target import Target
@@ -47,15 +52,19 @@ class AutoAttack(BaseAttack):
     version : {"standard", "fast", "rand"}, default="standard"
         The members, for an estimator with gradients:
 
-        - "standard" [1]_: :class:`APGD` on the cross-entropy, targeted :class:`APGD` on the
-          difference of logits ratio, targeted :class:`FAB`, :class:`Square`; 100 steps and one
-          restart for each of up to nine target classes, and 5,000 queries.
-        - "fast": as good as the same verdict at a fraction of the cost; see Notes.
+        - "standard" [1]_, [2]_: :class:`APGD` on the cross-entropy, targeted :class:`APGD` on the
+          difference of logits ratio, targeted :class:`FAB`, :class:`FMN`, :class:`Square`; 100
+          steps and one restart for each of up to nine target classes, 1,000 steps of FMN, which
+          the papers do not have, and 5,000 queries.
+        - "fast": nearly always the same verdict, at a fraction of the cost; see Notes.
         - "rand", for models that are random themselves: :class:`APGD` on the cross-entropy and on
           the difference of logits ratio, gradients averaged over 20 passes.
 
-        An estimator without gradients is attacked through its scores, by :class:`Square` with 5,000
-        queries ("fast": 1,000).
+        An estimator without gradients is attacked through its scores, by :class:`Square` and then
+        :class:`HopSkipJump`, with 5,000 queries each ("fast": 1,000), or, where it has none,
+        through its decisions, by :class:`HopSkipJump` with 15,000 queries ("fast": 3,000). With
+        ``norm="l1"``, which :class:`HopSkipJump` does not know, scores are needed, and
+        :class:`Square` is alone.
 
     batch_size : int or "auto", default="auto"
         Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
@@ -87,7 +96,18 @@ class AutoAttack(BaseAttack):
     -----
     Members stop at the first success for each point. :meth:`run` and :meth:`perturb` return for
     each point the adversarial example of the first member that found one, and where none did the
-    end of the first member's search.
+    point of the largest margin that any of them returned.
+
+    "fast" takes 30 steps of :class:`APGD`, :class:`FMN`, and short runs of :class:`PGD` that start
+    again at the best point, which find more on models that hide their gradients than long runs or
+    other losses do. Then come 300 queries of :class:`Square`, and 5,000, twice, for those points
+    whose margin has come down to a quarter or a tenth of the input's: of what only a long random
+    search finds, nearly all is there. On 1,000 points of an adversarially trained network for MNIST
+    (linf 0.3) it had the verdict of "standard" on 99.8 % of the points, mostly by finding more, in
+    a sixth of the time (benchmarks/RESULTS.md).
+
+    :class:`FMN` is in "standard" because it is by far the strongest in l2 and l1: on that network
+    it left 2 % standing at l2 2.0, where the other four left 10 %.
 
     With two classes, the difference of logits ratio is replaced by the margin, which has the same
     direction as the cross-entropy: the second member is then another run of the first from other
@@ -174,40 +194,31 @@ class AutoAttack(BaseAttack):
         with isolated_rng(seed, access.options["device"]):
             goal = make_goal(target, X, array, y, y_target)
             X = X if is_dataframe(X) else array
-            X_adv, success = array.copy(), np.zeros(len(array), dtype=bool)
+            best = _Best(access, goal, array, resolve_batch_size(self.batch_size, array.shape[1:]))
             n_found: dict = {}
-            for member in self._members(access, seed):
-                rows = np.flatnonzero(~success)
+            for member, nearly in self._members(access, seed):
+                rows = best.standing(nearly)
                 if not len(rows):
-                    break
+                    continue
                 labels = {"y_target" if goal.targeted else "y": goal.labels[rows]}
                 result = member.run(estimator, take_rows(X, rows), **labels, stop_on_success=True)
-                if not n_found:
-                    X_adv[:] = result.X_adv
-                X_adv[rows[result.success]] = result.X_adv[result.success]
-                success[rows] = result.success
+                best.update(rows, result)
                 n_found[type(member)] = n_found.get(type(member), 0) + result.success.sum()
         if not goal.targeted:
-            diagnose_result(self, threat, array, success)
+            diagnose_result(self, threat, array, best.success)
             by_scores = n_found.get(Square, 0) if "gradients" in access.gives else 0
             if by_scores > max(1, _MASKED_SHARE * len(array)):
                 warn_masked(self, by_scores, len(array))
-        return AttackResult(X_adv, success)
+        return AttackResult(best.X_adv, best.success)
 
     def _members(self, access, seed):
-        """The attacks, in the order in which they are run."""
+        """The attacks, in the order in which they are run, and which points each is for."""
         if "gradients" in access.gives:
-            kinds: list = _MEMBERS[self.version]
-        elif "scores" in access.gives:
-            kinds = [(Square, {"n_queries": 1000 if self.version == "fast" else 5000})]
+            kinds = _FAST[self.norm] if self.version == "fast" else _MEMBERS[self.version]
         else:
-            raise TypeError(
-                "AutoAttack needs gradients or scores of the estimator: a differentiable view "
-                "(skrobust.to_torch), or decision_function or predict_proba with one column for "
-                "each class. This one gives neither."
-            )
+            kinds = self._members_without_gradients(access)
         members = []
-        for i, (kind, parameters) in enumerate(kinds):
+        for i, (kind, parameters, *nearly) in enumerate(kinds):
             member = kind(
                 eps=self.eps,
                 norm=self.norm,
@@ -220,25 +231,112 @@ class AutoAttack(BaseAttack):
             )
             # One says what there is to say of the model, and the ensemble speaks of the result.
             member._diagnoses = () if i else ("model",)
-            members.append(member)
+            members.append((member, *(nearly or [None])))
         return members
 
+    def _members_without_gradients(self, access):
+        version = "fast" if self.version == "fast" else "standard"
+        if "scores" in access.gives:
+            members = _MEMBERS_BY_SCORES[version]
+            return members[:1] if self.norm == "l1" else members
+        if self.norm == "l1":
+            raise TypeError(
+                "AutoAttack with norm='l1' needs gradients or scores of the estimator: a "
+                "differentiable view (skrobust.to_torch), or decision_function or predict_proba "
+                "with one column for each class. This one gives neither. Use norm='linf' or 'l2', "
+                "for which decisions suffice."
+            )
+        return _MEMBERS_BY_DECISIONS[version]
 
-_MEMBERS = {
+
+class _Best:
+    """The best point of each row so far: one that fools predict, else that of the largest margin.
+
+    Margins are of the access, and are not asked where it gives decisions alone.
+    """
+
+    def __init__(self, access, goal, array, batch_size):
+        self.access, self.goal, self.batch_size = access, goal, batch_size
+        self.X_adv = array.copy()
+        self.success = np.zeros(len(array), dtype=bool)
+        self.at_input = self._margins(array, np.arange(len(array)))
+        self.margin = self.at_input.copy()
+
+    def standing(self, nearly):
+        """Rows that stand; with a number, those whose margin is this share of the input's or less.
+
+        Of what only a long search can still find, nearly all is there.
+        """
+        standing = ~self.success
+        if nearly is not None:
+            standing &= self.margin >= nearly * self.at_input
+        return np.flatnonzero(standing)
+
+    def update(self, rows, result):
+        margin = self._margins(result.X_adv, rows)
+        better = result.success | (margin > self.margin[rows])
+        self.success[rows] = result.success
+        rows = rows[better]
+        self.X_adv[rows], self.margin[rows] = result.X_adv[better], margin[better]
+
+    def _margins(self, array, rows):
+        margins = np.full(len(rows), -np.inf)
+        if "scores" not in self.access.gives:
+            return margins
+        with self.access.prepared(min(len(rows), self.batch_size)), torch.no_grad():
+            for part in batch_slices(len(rows), self.batch_size):
+                z = torch.tensor(array[part], **self.access.options)
+                index = torch.as_tensor(self.goal.index[rows[part]], device=z.device)
+                margin = Margin(index, targeted=self.goal.targeted).margin(self.access.logits(z))
+                margins[part] = margin[:, 0].cpu().numpy()
+        return margins
+
+
+# Kind and parameters of each member, and how near the boundary its points must be (None: any).
+_SHORT_PGD = (PGD, {"n_steps": 10, "n_restarts": 20, "restart_from": "best"})
+_SQUARES = [
+    (Square, {"n_queries": 300}),
+    (Square, {"n_queries": 5000}, 0.25),
+    (Square, {"n_queries": 5000}, 0.1),
+]
+_FAST_L2 = [
+    (APGD, {"n_steps": 30}),
+    (FMN, {}),
+    (FMN, {"n_restarts": 48}, 0.4),
+    _SHORT_PGD,
+    *_SQUARES,
+]
+_FAST: dict = {
+    "linf": [
+        (APGD, {"n_steps": 30}),
+        (FMN, {"n_restarts": 4}),
+        _SHORT_PGD,
+        (FMN, {"n_restarts": 24}, 0.1),
+        *_SQUARES,
+    ],
+    "l2": _FAST_L2,
+    "l1": _FAST_L2,
+}
+_MEMBERS: dict = {
     "standard": [
         (APGD, {}),
         (APGD, {"loss": "dlr", "n_target_classes": 9}),
         (FAB, {"n_target_classes": 9}),
+        (FMN, {"n_restarts": 40}),
         (Square, {}),
-    ],
-    "fast": [
-        (APGD, {"n_steps": 50}),
-        (PGD, {"n_steps": 10, "n_restarts": 20, "restart_from": "best"}),
-        (FAB, {"n_steps": 50, "n_target_classes": 3}),
-        (Square, {"n_queries": 500}),
     ],
     "rand": [
         (APGD, {"eot_samples": 20}),
         (APGD, {"loss": "dlr", "eot_samples": 20}),
     ],
+}
+
+_MEMBERS_BY_SCORES: dict = {
+    "standard": [(Square, {}), (HopSkipJump, {"max_queries": 5000, "n_restarts": 3})],
+    "fast": [(Square, {"n_queries": 1000}), (HopSkipJump, {"max_queries": 1000})],
+}
+
+_MEMBERS_BY_DECISIONS: dict = {
+    "standard": [(HopSkipJump, {"max_queries": 15_000, "n_restarts": 5})],
+    "fast": [(HopSkipJump, {"max_queries": 3000, "n_restarts": 3})],
 }

@@ -105,7 +105,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         TypeError
             It needs scores, and the estimator has neither ``decision_function`` nor
-            ``predict_proba``.
+            ``predict_proba`` with one column for each class.
 
         Warns
         -----
@@ -248,13 +248,15 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return access
         name = type(self).__name__
         if self._access == "gradients":
+            others = "Square, " if "scores" in access.gives else ""
             raise NotDifferentiableError(
                 f"{name} needs the gradients of the estimator. {access.reason} Or use an attack "
-                "that needs none: Square, or AutoAttack, which finds out by itself."
+                f"that needs none: {others}HopSkipJump, or AutoAttack, which finds out by itself."
             ) from access.reason
         raise TypeError(
             f"{name} needs the scores of the estimator: a decision_function or predict_proba with "
-            f"one column for each class, and {type(target.estimator).__name__} has none."
+            f"one column for each class, and {type(target.estimator).__name__} has none. Use "
+            "HopSkipJump, which needs nothing but predict."
         )
 
     def _search(self, model, array, goal, threat, seed, rows, stop_on_success):

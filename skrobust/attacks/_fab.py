@@ -110,10 +110,11 @@ class FAB(MinimumNormAttack):
     That saves one pass forward a step, and finds points that are as close in l2, and closer by one
     to three per cent in linf.
 
-    With ``n_target_classes`` as with None, any class but the label is a success. On a linear model
-    with two classes, the result is the closest adversarial point in each of the norms, box and mask
-    included, up to 1e-4 of its distance; with more classes it is if the closest is among the target
-    classes. On other models nothing is guaranteed: the distance found is an upper bound.
+    With ``n_target_classes`` as with None, any class but the label is a success. On a linear
+    model with two classes, the result is the closest adversarial point in each of the norms,
+    box and mask included, up to 0.5 % of its distance; with more classes it is if the closest
+    is among the target classes. On other models nothing is guaranteed: the distance found is an
+    upper bound.
 
     References
     ----------

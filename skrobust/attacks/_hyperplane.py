@@ -197,8 +197,10 @@ def linearize_boundary(search, u, others=None, beta=1.0):
     # Exactly on the boundary, the way to it would be zero, and no step would ever leave it.
     largest = logits.abs().amax(1, keepdim=True)
     rounding = largest.mul_(_ROUNDINGS * torch.finfo(logits.dtype).eps)
+    resolution = search.space.resolution()
     if search.loss.targeted:
         w = pull(search.loss.direction(logits))
+        rounding = torch.maximum(rounding, resolution * dual_size(w, search.space.norm))
         return share, margin - rounding, w, _dot(w, u)
     label = search.loss.index
     if isinstance(others, torch.Tensor):
@@ -211,10 +213,12 @@ def linearize_boundary(search, u, others=None, beta=1.0):
     for column in columns:
         direction = torch.zeros_like(logits).scatter_(1, column, 1).scatter_(1, label, -1)
         w = pull(direction)
-        found = (logits * direction).sum(1, keepdim=True).sub_(rounding), w, _dot(w, u)
+        size = dual_size(w, search.space.norm)
+        value = (logits * direction).sum(1, keepdim=True)
+        found = value.sub_(torch.maximum(rounding, resolution * size)), w, _dot(w, u)
         if len(columns) == 1:
             return share, *found
-        distance = (found[0] + (share - 1) * found[2]).abs_() / _dual_size(w, search.space.norm)
+        distance = (found[0] + (share - 1) * found[2]).abs_() / size
         if best is None:
             nearest, best = distance, found
         else:
@@ -224,7 +228,7 @@ def linearize_boundary(search, u, others=None, beta=1.0):
     return share, *best
 
 
-def _dual_size(w, norm):
+def dual_size(w, norm):
     """Size of ``w`` in the dual norm: the zero of a function with value v is v / size away."""
     if norm == "l2":
         size = torch.linalg.vector_norm(w, dim=1, keepdim=True)

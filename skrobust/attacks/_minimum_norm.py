@@ -96,6 +96,9 @@ class NormSearch:
 
     targeted, stop_on_success : bool, default=False
 
+    confidence : float, default=0.0
+        Margin that counts as none: all margins below are less this.
+
     Attributes
     ----------
     u_best : tensor of shape (n_all, d)
@@ -111,8 +114,11 @@ class NormSearch:
         Of the rows that are still searched; the loss is the margin.
     """
 
-    def __init__(self, model, space, labels, *, targeted=False, stop_on_success=False):
+    def __init__(
+        self, model, space, labels, *, targeted=False, stop_on_success=False, confidence=0.0
+    ):
         self.model = model
+        self.confidence = confidence
         self.whole = self.space = space
         self.loss = Margin(labels, targeted=targeted)
         self.enough = space.radius if stop_on_success else 0.0
@@ -132,7 +138,7 @@ class NormSearch:
             Positive where adversarial.
         """
         with torch.no_grad():
-            margin = self.loss.margin(self.model.logits(self.space.point(u)))
+            margin = self.loss.margin(self.model.logits(self.space.point(u))) - self.confidence
         self.remember(u, margin)
         return margin
 
@@ -150,7 +156,7 @@ class NormSearch:
             often as wanted.
         """
         logits, pull = self.model(self.space.point(u))
-        margin = self.loss.margin(logits)
+        margin = self.loss.margin(logits) - self.confidence
         self.remember(u, margin)
         return logits, margin, partial(_pull, self.space, pull)
 
@@ -166,6 +172,7 @@ class NormSearch:
         """
         logits, pull = self.model(self.space.point(u))
         margin, direction = self.loss(logits)
+        margin -= self.confidence
         self.remember(u, margin)
         return margin, self.space.pull(pull(direction))
 

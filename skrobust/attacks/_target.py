@@ -99,10 +99,16 @@ class Target:
         """Labels that the estimator itself gives, in its own label space."""
         if self.is_module:
             return outputs(self.view, X).argmax(1)
-        return self.ask("predict", X)
+        labels = self.ask("predict", X)
+        # Some estimators answer in a column.
+        return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
     def ask(self, method, X):
-        """What a method of the estimator answers."""
+        """What a method of the estimator answers for an array or a data frame.
+
+        The method gets a copy, as a transformer with ``copy=False`` works in what it is given.
+        """
+        X = X.copy()
         if isinstance(self.estimator, NeuralNet):
             # skorch hands the array to the module as it is, and a float64 one does not fit.
             dtype = input_options(self.estimator.module_)["dtype"]

@@ -1,0 +1,129 @@
+"""Time of the attacks over that of the bare passes that they make, and over that of the peers.
+
+A pass is bare where the parameters are frozen and nothing is computed but the network's outputs and
+the gradient with respect to the input. Rounds are interleaved.
+"""
+
+from functools import partial
+
+import torch
+
+from skrobust.attacks import APGD, DDN, FAB, FMN, PGD, CarliniWagner, Square
+
+from ._tools import mnist, ratio, reference_cnn, table
+from .peers import PEERS, absent, run_peer
+
+N_POINTS, ROUNDS = 128, 5
+
+# attack of the peers, norm, ours, eps (None: the closest point)
+RUNS = [
+    ("PGD", "linf", PGD(n_steps=40), 0.3),
+    ("PGD", "l2", PGD(n_steps=40), 2.0),
+    ("PGD", "l1", PGD(n_steps=40), 10.0),
+    ("APGD-ce", "linf", APGD(n_steps=40), 0.3),
+    ("APGD-ce", "l2", APGD(n_steps=40), 2.0),
+    ("APGD-ce", "l1", APGD(n_steps=40), 10.0),
+    ("FAB", "linf", FAB(n_steps=20, n_target_classes=None), None),
+    ("FAB", "l2", FAB(n_steps=20, n_target_classes=None), None),
+    ("FAB", "l1", FAB(n_steps=20, n_target_classes=None), None),
+    ("Square", "linf", Square(n_queries=80), 0.3),
+    ("Square", "l2", Square(n_queries=80), 2.0),
+    ("CarliniWagner", "l2", CarliniWagner(n_steps=20, n_restarts=2), None),
+    ("DDN", "l2", DDN(n_steps=20, n_restarts=2), None),
+    ("FMN", "linf", FMN(n_steps=20, n_restarts=2), None),
+    ("FMN", "l2", FMN(n_steps=20, n_restarts=2), None),
+    ("FMN", "l1", FMN(n_steps=20, n_restarts=2), None),
+    ("FMN", "l0", FMN(n_steps=20, n_restarts=2), None),
+]
+CRASH = {("torchattacks", "FAB", "l1")}
+
+
+class Counted(torch.nn.Module):
+    """Counts the points that go forward, and those that come back."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+        self.n_forward = self.n_backward = 0
+
+    def forward(self, x):
+        self.n_forward += len(x)
+        if x.requires_grad:
+            x.register_hook(self._back)
+        return self.module(x)
+
+    def _back(self, grad):
+        self.n_backward += len(grad)
+
+
+def bare_passes(module, x, n_forward, n_backward):
+    """So many passes over all points, of which some go back to the input."""
+    for i in range(n_forward):
+        n_now = (i + 1) * n_backward // n_forward - i * n_backward // n_forward
+        if not n_now:
+            with torch.no_grad():
+                module(x)
+            continue
+        z = x.detach().requires_grad_()
+        logits = module(z)
+        direction = torch.ones_like(logits)
+        for k in range(n_now):
+            torch.autograd.grad(logits, z, direction, retain_graph=k + 1 < n_now)
+
+
+def row_of(attack, norm, ours, eps, module, X, y):
+    ours.set_params(norm=norm, bounds=(0, 1), eps=eps, random_state=0)
+    counted = Counted(module).eval()
+    ours.perturb(counted, X, y)
+    # To the point on which all of them have the same number of passes.
+    n_forward, n_backward = (round(n / len(X)) for n in (counted.n_forward, counted.n_backward))
+    x = torch.from_numpy(X)
+    cells = [attack, norm, n_forward, n_backward]
+    threads = torch.get_num_threads()
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        quotient, *_ = ratio(
+            lambda: ours.perturb(module, X, y),
+            lambda: bare_passes(module, x, n_forward, n_backward),
+            rounds=ROUNDS,
+        )
+        cells.append(f"{quotient:.2f}")
+    torch.set_num_threads(1)
+    quotients = {}
+    for library in PEERS.get((attack, norm), ()):
+        if library not in absent() and (library, attack, norm) not in CRASH:
+            steps = {"Square": 80, "FAB": 20}.get(attack, 40)
+            peer = partial(run_peer, library, attack, norm, module, X, y, eps=eps, n_steps=steps)
+            quotients[library], *_ = ratio(lambda: ours.perturb(module, X, y), peer, rounds=2)
+    torch.set_num_threads(threads)
+    fastest = max(quotients, key=quotients.get, default=None)
+    return [*cells, f"{quotients[fastest]:.2f} ({fastest})" if fastest else ""]
+
+
+def main():
+    X, y = mnist("test", N_POINTS + 20)
+    module = reference_cnn().eval().requires_grad_(False)
+    # Those that are wrong from the start would be dropped.
+    with torch.no_grad():
+        right = (module(torch.from_numpy(X)).argmax(1).numpy() == y).nonzero()[0][:N_POINTS]
+    X, y = X[right], y[right]
+    header = [
+        "attack",
+        "norm",
+        "forward",
+        "back",
+        "1 thread",
+        "2 threads",
+        "fastest peer, 1 thread",
+    ]
+    rows = [row_of(*run, module, X, y) for run in RUNS]
+    missing = f" Not installed: {', '.join(absent())}." if absent() else ""
+    return (
+        f"{N_POINTS} points of the reference target in one batch: passes a point, time over that "
+        "of the bare passes, and over that of the fastest peer at the same number of steps."
+        f"{missing}\n\n" + table(header, rows) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    print(main())

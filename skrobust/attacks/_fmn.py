@@ -97,8 +97,7 @@ class FMN(MinimumNormAttack):
 
     See Also
     --------
-    FAB : Goes along the linearised boundary instead; without restarts, often closer on smooth
-        models.
+    FAB : Goes along the linearised boundary instead.
     DDN : What this attack grew out of, for l2.
 
     Notes

@@ -95,24 +95,25 @@ class AutoAttack(BaseAttack):
     Notes
     -----
     Members stop at the first success for each point. :meth:`run` and :meth:`perturb` return for
-    each point the adversarial example of the first member that found one, and where none did the
-    point of the largest margin that any of them returned.
+    each point the adversarial example of the first member that found one, and where none did
+    the point of the largest margin that any of them returned.
 
-    "fast" takes 30 steps of :class:`APGD`, :class:`FMN`, and short runs of :class:`PGD` that start
-    again at the best point, which find more on models that hide their gradients than long runs or
-    other losses do. Then come 300 queries of :class:`Square`, and 5,000, twice, for those points
-    whose margin has come down to a quarter or a tenth of the input's: of what only a long random
-    search finds, nearly all is there. On 1,000 points of an adversarially trained network for MNIST
-    (linf 0.3) it had the verdict of "standard" on 99.8 % of the points, mostly by finding more, in
-    a sixth of the time (benchmarks/RESULTS.md).
+    "fast" takes 30 steps of :class:`APGD`, :class:`FMN`, and short runs of :class:`PGD` that
+    start again at the best point, which find more on models that hide their gradients than long
+    runs or other losses do. Then come 300 queries of :class:`Square`, and 5,000 (8 for each
+    feature, where that is less), twice, for those points whose margin has come down to a
+    quarter or a tenth of the input's: of what only a long random search finds, nearly all is
+    there. On 1,000 points of an adversarially trained network for MNIST (linf 0.3) it had the
+    verdict of "standard" on 99.8 % of the points, mostly by finding more, in a sixth of the
+    time (benchmarks/RESULTS.md).
 
-    :class:`FMN` is in "standard" because it is by far the strongest in l2 and l1: on that network
-    it left 2 % standing at l2 2.0, where the other four left 10 %.
+    :class:`FMN` is in "standard" because it is by far the strongest in l2 and l1: on that
+    network it left 2 % standing at l2 2.0, where the other four left 10 %.
 
-    With two classes, the difference of logits ratio is replaced by the margin, which has the same
-    direction as the cross-entropy: the second member is then another run of the first from other
-    starting points. With three classes its denominator is the difference of the first and the third
-    logit.
+    With two classes, the difference of logits ratio is replaced by the margin, which has the
+    same direction as the cross-entropy: the second member is then another run of the first from
+    other starting points. With three classes its denominator is the difference of the first and
+    the third logit.
 
     References
     ----------
@@ -196,7 +197,7 @@ class AutoAttack(BaseAttack):
             X = X if is_dataframe(X) else array
             best = _Best(access, goal, array, resolve_batch_size(self.batch_size, array.shape[1:]))
             n_found: dict = {}
-            for member, nearly in self._members(access, seed):
+            for member, nearly in self._members(access, seed, array[0].size):
                 rows = best.standing(nearly)
                 if not len(rows):
                     continue
@@ -211,7 +212,7 @@ class AutoAttack(BaseAttack):
                 warn_masked(self, by_scores, len(array))
         return AttackResult(best.X_adv, best.success)
 
-    def _members(self, access, seed):
+    def _members(self, access, seed, n_features):
         """The attacks, in the order in which they are run, and which points each is for."""
         if "gradients" in access.gives:
             kinds = _FAST[self.norm] if self.version == "fast" else _MEMBERS[self.version]
@@ -219,6 +220,9 @@ class AutoAttack(BaseAttack):
             kinds = self._members_without_gradients(access)
         members = []
         for i, (kind, parameters, *nearly) in enumerate(kinds):
+            if nearly and kind is Square:
+                most = parameters["n_queries"]
+                parameters = {"n_queries": min(most, _QUERIES_PER_FEATURE * n_features)}
             member = kind(
                 eps=self.eps,
                 norm=self.norm,
@@ -293,6 +297,7 @@ class _Best:
 
 
 # Kind and parameters of each member, and how near the boundary its points must be (None: any).
+_QUERIES_PER_FEATURE = 8  # of a long random search, at most; few features need few
 _SHORT_PGD = (PGD, {"n_steps": 10, "n_restarts": 20, "restart_from": "best"})
 _SQUARES = [
     (Square, {"n_queries": 300}),
@@ -302,7 +307,7 @@ _SQUARES = [
 _FAST_L2 = [
     (APGD, {"n_steps": 30}),
     (FMN, {}),
-    (FMN, {"n_restarts": 48}, 0.4),
+    (FMN, {"n_restarts": 24}, 0.4),
     _SHORT_PGD,
     *_SQUARES,
 ]

@@ -127,7 +127,7 @@ class CarliniWagner(MinimumNormAttack):
     >>> attack = CarliniWagner(random_state=0)
     >>> X_adv = attack.perturb(clf, X, y)
     >>> print(f"{np.median(attack.perturbation_norm(X, X_adv)):.2f}")
-    1.59
+    1.53
     """
 
     _parameter_constraints: dict = {

@@ -1,6 +1,7 @@
 """Displays: what robustness looks like."""
 
 from ._adversarial_examples import AdversarialExamplesDisplay
+from ._certified_accuracy import CertifiedAccuracyDisplay
 from ._robustness_curve import RobustnessCurveDisplay
 
-__all__ = ["AdversarialExamplesDisplay", "RobustnessCurveDisplay"]
+__all__ = ["AdversarialExamplesDisplay", "CertifiedAccuracyDisplay", "RobustnessCurveDisplay"]

@@ -7,7 +7,38 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from ._scores import resolve_attack, robust_accuracy_curve, robust_accuracy_score
 
 
-class RobustScorer:
+class BaseScorer:
+    """What scorers share: how they ask for sample weights."""
+
+    def set_score_request(self, *, sample_weight=None):
+        """Say whether ``sample_weight`` is to be routed here (with metadata routing enabled).
+
+        Parameters
+        ----------
+        sample_weight : bool, str or None, default=None
+            See the user guide of scikit-learn on metadata routing.
+
+        Returns
+        -------
+        self : object
+        """
+        self._metadata_request = MetadataRequest(owner=self)
+        self._metadata_request.score.add_request(param="sample_weight", alias=sample_weight)
+        return self
+
+    def get_metadata_routing(self):
+        """Requested metadata.
+
+        Returns
+        -------
+        request : MetadataRequest
+        """
+        if not hasattr(self, "_metadata_request"):
+            self.set_score_request()
+        return self._metadata_request
+
+
+class RobustScorer(BaseScorer):
     """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_robust_scorer`.
 
     Attributes
@@ -58,33 +89,6 @@ class RobustScorer:
         given = {k: v for k, v in vars(self).items() if k not in ("names", "_metadata_request")}
         inner = ", ".join(f"{k}={v!r}" for k, v in given.items() if v is not None)
         return f"make_robust_scorer({inner})"
-
-    def set_score_request(self, *, sample_weight=None):
-        """Say whether ``sample_weight`` is to be routed here (with metadata routing enabled).
-
-        Parameters
-        ----------
-        sample_weight : bool, str or None, default=None
-            See the user guide of scikit-learn on metadata routing.
-
-        Returns
-        -------
-        self : object
-        """
-        self._metadata_request = MetadataRequest(owner=self)
-        self._metadata_request.score.add_request(param="sample_weight", alias=sample_weight)
-        return self
-
-    def get_metadata_routing(self):
-        """Requested metadata.
-
-        Returns
-        -------
-        request : MetadataRequest
-        """
-        if not hasattr(self, "_metadata_request"):
-            self.set_score_request()
-        return self._metadata_request
 
 
 def make_robust_scorer(attack=None, *, eps=None, norm=None, bounds=None, mask=None, random_state=0):

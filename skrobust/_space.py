@@ -1,6 +1,7 @@
 """Geometry without a radius: where the nearest adversarial point is looked for."""
 
 import copy
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -83,8 +84,8 @@ class Space:
     def take(self, rows):
         """Keep some of the rows."""
         part = copy.copy(self)
-        for name in ("x", "low", "high", "below", "above"):
-            value = getattr(self, name)
+        for name in ("x", "low", "high", "below", "above", "farthest", "resolution"):
+            value = vars(self).get(name)  # the last two only where they have been asked for
             if value is not None:
                 setattr(part, name, value[rows])
         return part
@@ -121,12 +122,14 @@ class Space:
             return self.x.new_full((len(self.x), 1), torch.inf)
         return (self.below + self.above).amax(1, keepdim=True)
 
+    @cached_property
     def farthest(self):
         """Distance of the corner of the box that is the farthest away, of shape (n, 1)."""
         if self.below is None:
             return self.x.new_full((len(self.x), 1), torch.inf)
         return self.size(torch.maximum(self.below, self.above))
 
+    @cached_property
     def resolution(self):
         """Perturbations of this size, of shape (n, 1), are not lost in rounding."""
         largest = self.x.flatten(1).abs().amax(1, keepdim=True)

@@ -2,10 +2,9 @@
 
 import numpy as np
 import torch
-from sklearn.utils import check_array
 
 from ..utils._batching import batch_slices, resolve_batch_size
-from ..utils._containers import FLOATS, column_names, is_dataframe, take_rows
+from ..utils._containers import is_dataframe, take_rows
 from ..utils._random import draw_seed, isolated_rng
 from ..utils._sklearn import StrOptions
 from ._access import find_access
@@ -18,7 +17,6 @@ from ._hop_skip_jump import HopSkipJump
 from ._losses import Margin
 from ._pgd import PGD
 from ._square import Square
-from ._target import Target
 
 # Beyond this share of the points, what scores alone find and gradients do not is no accident. The
 # short runs of "fast" leave more behind.
@@ -186,11 +184,7 @@ class AutoAttack(BaseAttack):
             ``X_adv`` is an ndarray, and ``success`` the verdict of the estimator's ``predict``.
         """
         self._validate_params()
-        target = Target(estimator)
-        array = check_array(X, dtype=FLOATS, allow_nd=True, estimator=self, input_name="X")
-        target.check_X(X, array)
-        threat = self._threat(column_names(X))
-        threat.check_inputs(array)
+        target, array, threat = self._check_inputs(estimator, X)
         access = find_access(target, X, array)
         seed = draw_seed(self.random_state)
         with isolated_rng(seed, access.options["device"]):
@@ -297,11 +291,14 @@ class _Best:
         return margins
 
 
-# Kind and parameters of each member, and how near the boundary its points must be (None: any).
-_QUERIES_PER_FEATURE = 8  # of a long random search, at most; few features need few
+# Queries of a long random search, at most: few features need few.
+_QUERIES_PER_FEATURE = 8
+
+# Kind and parameters of each member. A third entry is for points near the boundary only: the share
+# of the input's margin down to which theirs must have come.
 _SHORT_PGD = (PGD, {"n_steps": 10, "n_restarts": 20, "restart_from": "best"})
 _SQUARES = [(Square, {"n_queries": 300}), (Square, {"n_queries": 5000}, 0.2)]
-_FAST_L2 = [
+_FAST_L2_L1 = [
     (APGD, {"n_steps": 30}),
     (FMN, {}),
     (FMN, {"n_restarts": 24}, 0.4),
@@ -315,8 +312,8 @@ _FAST: dict = {
         (FMN, {"n_restarts": 12}, 0.15),
         *_SQUARES,
     ],
-    "l2": _FAST_L2,
-    "l1": _FAST_L2,
+    "l2": _FAST_L2_L1,
+    "l1": _FAST_L2_L1,
 }
 _MEMBERS: dict = {
     "standard": [

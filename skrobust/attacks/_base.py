@@ -7,7 +7,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -18,6 +17,7 @@ from ..utils._batching import batch_slices, resolve_batch_size
 from ..utils._containers import FLOATS, column_names, is_dataframe, like, take_rows
 from ..utils._random import draw_seed, isolated_rng
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
+from ..utils._torch import is_fitted
 from ._access import find_access
 from ._diagnosis import diagnose_model, diagnose_result
 from ._target import Target
@@ -135,11 +135,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._validate_params()
         if stop_on_success is None:
             stop_on_success = getattr(self, "stop_on_success", False)
-        target = Target(estimator)
-        array = check_array(X, dtype=FLOATS, allow_nd=True, estimator=self, input_name="X")
-        target.check_X(X, array)
-        threat = self._threat(column_names(X))
-        threat.check_inputs(array)
+        target, array, threat = self._check_inputs(estimator, X)
         model = self._access_to(target, X, array)
         seed = draw_seed(self.random_state)
         n_rows = min(len(array), resolve_batch_size(self.batch_size, array.shape[1:]))
@@ -194,7 +190,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         estimator = self.estimator
         if estimator is None:
             estimator = LogisticRegression(max_iter=1000)
-        self.estimator_ = estimator if _is_fitted(estimator) else clone(estimator).fit(X, y)
+        self.estimator_ = estimator if is_fitted(estimator) else clone(estimator).fit(X, y)
         return self
 
     def transform(self, X):
@@ -234,6 +230,15 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         validate_data(self, X, reset=False, dtype=FLOATS, allow_nd=True)
         return self.run(self.estimator_, X, y).X_adv
+
+    def _check_inputs(self, estimator, X):
+        """What is attacked, the values of the inputs, and what can be done to them."""
+        target = Target(estimator)
+        array = check_array(X, dtype=FLOATS, allow_nd=True, estimator=self, input_name="X")
+        target.check_X(X, array)
+        threat = self._threat(column_names(X))
+        threat.check_inputs(array)
+        return target, array, threat
 
     def _threat(self, feature_names):
         return ThreatModel(self.eps, self.norm, self.bounds, self.mask, feature_names=feature_names)
@@ -324,7 +329,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.estimator is None or not _is_fitted(self.estimator)
+        tags.target_tags.required = self.estimator is None or not is_fitted(self.estimator)
         return tags
 
 
@@ -359,13 +364,3 @@ def make_goal(target, X, array, y, y_target):
         )
     index = target.encode(labels, array, name)
     return _Goal(labels, index, targeted, may_hold_already=targeted or y is not None)
-
-
-def _is_fitted(estimator):
-    if isinstance(estimator, torch.nn.Module):
-        return True
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        return False
-    return True

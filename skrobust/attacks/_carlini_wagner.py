@@ -197,8 +197,9 @@ class CarliniWagner(MinimumNormAttack):
         for k in range(self.n_steps):
             margin, grad = search.gradient(u)
             if state is None:
-                state = first_distance(search.space, margin, grad), dual_size(grad, "l2")
-                state = *state, torch.ones_like(margin)
+                slope = dual_size(grad, "l2")
+                distance = first_distance(search.space, margin, slope)
+                state = distance, slope, torch.ones_like(margin)
             elif k == 0:
                 state = torch.minimum(state[0], search.best()[1]), *state[1:]
             kept = search.drop()

@@ -6,7 +6,8 @@ import torch
 
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
-from ._descent import along, falling, first_distance, movable, rate_of_radius, start_again
+from ._descent import falling, first_distance, movable, rate_of_radius, start_again
+from ._hyperplane import dual_size
 from ._minimum_norm import MinimumNormAttack, NormSearch
 
 # Noise of a restart, as a multiple of the largest change of the best point.
@@ -179,7 +180,7 @@ class DDN(MinimumNormAttack):
     def _descend(self, search, u, back):
         """One run from ``u``; where it ends, for the rows that are left."""
         radius = search.space.size(u)
-        rate, most = rate_of_radius(self.gamma, back, self.n_steps), search.space.farthest()
+        rate, most = rate_of_radius(self.gamma, back, self.n_steps), search.space.farthest
         crossed = torch.zeros_like(most, dtype=torch.bool)
         for k in range(self.n_steps):
             margin, grad = search.gradient(u)
@@ -190,7 +191,8 @@ class DDN(MinimumNormAttack):
             if not len(search):
                 break
             grad = movable(search.space, u, grad)
-            estimate = search.space.size(u) + first_distance(search.space, margin, grad)
+            slope = dual_size(grad, "l2")
+            estimate = search.space.size(u) + first_distance(search.space, margin, slope)
             adversarial = margin > 0
             crossed = crossed | adversarial
             factor = (rate * falling(k, self.n_steps, 1e-3)).exp_()
@@ -198,7 +200,7 @@ class DDN(MinimumNormAttack):
             larger = torch.where(crossed, larger, torch.maximum(larger, estimate))
             radius = torch.where(adversarial, radius / factor, larger).minimum(most)
             length = radius * (self.step_size * falling(k, self.n_steps))
-            u = torch.addcmul(u, along(grad, "l2"), length)
+            u = torch.addcmul(u, grad / slope, length)
             size = search.space.size(u).clamp_min_(torch.finfo(u.dtype).tiny)
             u = search.space.clip_(u.mul_(radius / size))
         return u

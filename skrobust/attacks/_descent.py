@@ -4,8 +4,6 @@ from math import cos, pi
 
 import torch
 
-from ._hyperplane import dual_size
-
 # Distances are not above this, so that their squares are finite.
 _LONGEST = 1e16
 
@@ -15,13 +13,14 @@ def falling(k, n_steps, end=0.01):
     return end + (1 - end) * (1 + cos(pi * k / n_steps)) / 2
 
 
-def first_distance(space, margin, grad):
-    """Estimated distance to the boundary, by the linearised margin, of shape (n, 1)."""
+def first_distance(space, margin, slope):
+    """Estimated distance to the boundary, by the linearised margin, of shape (n, 1).
+
+    ``slope`` is the dual size of the margin's gradient.
+    """
     # On the boundary itself it would be zero, and nothing measured by it could ever move.
-    distance = margin.abs().div_(dual_size(grad, space.norm))
-    return (
-        torch.maximum(distance, space.resolution()).clamp_max_(_LONGEST).minimum(space.farthest())
-    )
+    distance = torch.maximum(margin.abs().div_(slope), space.resolution)
+    return distance.clamp_max_(_LONGEST).minimum(space.farthest)
 
 
 def movable(space, u, grad):
@@ -30,13 +29,6 @@ def movable(space, u, grad):
         return grad
     held = torch.where(grad > 0, u >= space.above, u <= -space.below)
     return grad.masked_fill(held, 0)
-
-
-def along(grad, norm):
-    """The gradient as a step of length 1: in linf signs, in l1 and l0 the largest entry is 1."""
-    if norm == "linf":
-        return grad.sign()
-    return grad / dual_size(grad, norm)
 
 
 def rate_of_radius(gamma, back, n_steps, share=0.3):

@@ -8,8 +8,8 @@ from .._region import project_ball
 from ..threat import NORMS
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
-from ._descent import along, falling, first_distance, movable, rate_of_radius, start_again
-from ._hyperplane import Hyperplane
+from ._descent import falling, first_distance, movable, rate_of_radius, start_again
+from ._hyperplane import Hyperplane, dual_size
 from ._minimum_norm import MinimumNormAttack, NormSearch
 
 # Longest step, and the share of it that is left at the end; found by trials (see Notes).
@@ -202,7 +202,7 @@ class FMN(MinimumNormAttack):
         norm = search.space.norm
         step_size = _STEP_SIZE[norm] if self.step_size is None else self.step_size
         rate = rate_of_radius(self.gamma, back, self.n_steps, _SHARE_BACK[norm])
-        radius, most = search.space.size(u), search.space.farthest()
+        radius, most = search.space.size(u), search.space.farthest
         lowest = torch.full_like(radius, torch.inf)
         for k in range(self.n_steps):
             margin, grad = search.gradient(u)
@@ -214,8 +214,8 @@ class FMN(MinimumNormAttack):
             if not len(search):
                 break
             grad = movable(search.space, u, grad)
-            size = search.space.size(u)
-            estimate = size + first_distance(search.space, margin, grad)
+            size, slope = search.space.size(u), dual_size(grad, norm)
+            estimate = size + first_distance(search.space, margin, slope)
             if unit is None:
                 unit = torch.minimum(estimate, search.space.widest())
                 if norm != "l0":
@@ -227,7 +227,8 @@ class FMN(MinimumNormAttack):
             radius = torch.minimum(radius, most)
             length = unit if norm in ("l1", "l0") else radius
             length = length * (step_size * falling(k, self.n_steps, _LAST_STEP[norm]))
-            u = search.space.clip_(torch.addcmul(u, along(grad, norm), length))
+            step = grad.sign() if norm == "linf" else grad / slope
+            u = search.space.clip_(torch.addcmul(u, step, length))
             u = project_ball(u, norm, radius)
             if norm == "l0":
                 _draw_to_zero_(u, falling(k, self.n_steps, 0))

@@ -197,7 +197,7 @@ def linearize_boundary(search, u, others=None, beta=1.0):
     # Exactly on the boundary, the way to it would be zero, and no step would ever leave it.
     largest = logits.abs().amax(1, keepdim=True)
     rounding = largest.mul_(_ROUNDINGS * torch.finfo(logits.dtype).eps)
-    resolution = search.space.resolution()
+    resolution = search.space.resolution
     if search.loss.targeted:
         w = pull(search.loss.direction(logits))
         rounding = torch.maximum(rounding, resolution * dual_size(w, search.space.norm))

@@ -6,7 +6,8 @@ import torch
 
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
-from ._descent import along, falling, first_distance, start_again
+from ._descent import falling, first_distance, start_again
+from ._hyperplane import dual_size
 from ._minimum_norm import MinimumNormAttack, NormSearch
 
 # Share of the step size that is left at the end of a run.
@@ -193,8 +194,8 @@ class SigmaZero(MinimumNormAttack):
         threshold = torch.full_like(unit, self.threshold)
         for k in range(self.n_steps):
             margin, grad = search.gradient(u)
-            if unit.isinf().any():
-                estimate = first_distance(search.space, margin, grad)
+            if k == 0:  # of the first run: finite from then on
+                estimate = first_distance(search.space, margin, dual_size(grad, "l0"))
                 unit = torch.where(unit < torch.inf, unit, 2 * estimate)
             kept = search.drop()
             if kept is not None:
@@ -206,7 +207,7 @@ class SigmaZero(MinimumNormAttack):
             step = self.step_size * falling(k, self.n_steps, _LAST_STEP)
             adversarial = margin > 0
             grad = torch.where(adversarial, _count_gradient(u / unit, self.sigma).neg_(), grad)
-            u = search.space.clip_(torch.addcmul(u, along(grad, "l0"), unit * step))
+            u = search.space.clip_(torch.addcmul(u, grad / dual_size(grad, "l0"), unit * step))
             u.masked_fill_(u.abs() < threshold * unit, 0)
             change = self.threshold_step * step
             threshold = threshold + torch.where(adversarial, change, -change)

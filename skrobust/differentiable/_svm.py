@@ -9,6 +9,7 @@ from sklearn.svm import SVC, NuSVC
 from torch import nn
 
 from ..exceptions import NotDifferentiableError
+from ..utils._sklearn import gamma_of
 from ._modules import Chain, Linear, View, as_buffer
 from ._registry import cure, to_torch
 from ._straight_through import StraightThrough
@@ -57,12 +58,11 @@ def _dense(array):
     return array.toarray() if issparse(array) else array
 
 
-# The value of gamma that "scale" and "auto" came to is nowhere public.
 _KERNELS = {
     "linear": None,  # is multiplied out
-    "rbf": lambda svm, vectors: [GaussianKernel(vectors, svm._gamma)],
-    "poly": lambda svm, vectors: [Linear(svm._gamma * vectors, svm.coef0), Power(svm.degree)],
-    "sigmoid": lambda svm, vectors: [Linear(svm._gamma * vectors, svm.coef0), nn.Tanh().eval()],
+    "rbf": lambda svm, vectors: [GaussianKernel(vectors, gamma_of(svm))],
+    "poly": lambda svm, vectors: [Linear(gamma_of(svm) * vectors, svm.coef0), Power(svm.degree)],
+    "sigmoid": lambda svm, vectors: [Linear(gamma_of(svm) * vectors, svm.coef0), nn.Tanh().eval()],
 }
 
 

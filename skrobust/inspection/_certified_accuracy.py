@@ -11,7 +11,7 @@ from ..metrics._certified import (
     is_right,
 )
 from ..utils._weights import check_weights
-from ._matplotlib import import_pyplot
+from ._matplotlib import draw_curve, import_pyplot
 
 
 class CertifiedAccuracyDisplay:
@@ -249,30 +249,17 @@ class CertifiedAccuracyDisplay:
         display : CertifiedAccuracyDisplay
             The display itself, which now has its attributes.
         """
-        pyplot = import_pyplot(self)
         radius, scores = np.asarray(self.radius, dtype=float), np.asarray(self.scores, dtype=float)
         if radius.ndim != 1 or scores.shape != radius.shape:
             raise ValueError(
                 "CertifiedAccuracyDisplay needs one score for each radius; got radius of shape "
                 f"{radius.shape} and scores of shape {scores.shape}."
             )
-        if ax is None:
-            _, ax = pyplot.subplots()
-        name = self.estimator_name if name is None else name
-        style = {"drawstyle": "steps-pre", "label": name}
-        order = np.argsort(radius, kind="stable")
-        (self.line_,) = ax.plot(radius[order], scores[order], **style | kwargs)
         unit = None if self.unit is None else f"in {self.unit}"
         measure = ", ".join(part for part in (self.norm, unit) if part is not None)
-        ax.set(
-            xlabel=f"radius ({measure})" if measure else "radius",
-            ylabel="Certified accuracy",
-            ylim=(-0.02, 1.02),
-        )
-        if not self.line_.get_label().startswith("_"):  # as of a line that has no name
-            ax.legend()
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        labels = f"radius ({measure})" if measure else "radius", "Certified accuracy"
+        style = {"drawstyle": "steps-pre"}
+        return draw_curve(self, radius, scores, labels, style | kwargs, ax=ax, name=name)
 
 
 def _check_list(radius):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..metrics import robust_accuracy_curve
-from ._matplotlib import import_pyplot
+from ._matplotlib import draw_curve, import_pyplot
 
 
 class RobustnessCurveDisplay:
@@ -183,7 +183,6 @@ class RobustnessCurveDisplay:
         display : RobustnessCurveDisplay
             The display itself, which now has its attributes.
         """
-        pyplot = import_pyplot(self)
         eps, scores = np.asarray(self.eps, dtype=float), np.asarray(self.scores, dtype=float)
         if eps.ndim not in (1, 2) or scores.shape != eps.shape[:1]:
             raise ValueError(
@@ -193,21 +192,10 @@ class RobustnessCurveDisplay:
         unit = "in units of X"
         if eps.ndim == 2:
             eps, unit = _share_of_largest(eps), "share of the largest"
-        if ax is None:
-            _, ax = pyplot.subplots()
-        name = self.estimator_name if name is None else name
-        style = {"marker": "o", "markersize": 4, "label": name}
-        order = np.argsort(eps, kind="stable")
-        (self.line_,) = ax.plot(eps[order], scores[order], **style | kwargs)
-        ax.set(
-            xlabel=f"eps ({unit})" if self.norm is None else f"eps ({self.norm}, {unit})",
-            ylabel="Robust accuracy",
-            ylim=(-0.02, 1.02),
-        )
-        if not self.line_.get_label().startswith("_"):  # as of a line that has no name
-            ax.legend()
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        measure = unit if self.norm is None else f"{self.norm}, {unit}"
+        labels = f"eps ({measure})", "Robust accuracy"
+        style = {"marker": "o", "markersize": 4}
+        return draw_curve(self, eps, scores, labels, style | kwargs, ax=ax, name=name)
 
 
 def _share_of_largest(eps):

@@ -9,13 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..attacks._base import _is_fitted
 from ..attacks._target import Target
 from ..utils._containers import FLOATS, column_names, is_dataframe
 from ..utils._random import draw_seed
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._threat_parameters import per_feature
-from ..utils._torch import outputs
+from ..utils._torch import is_fitted, outputs
 from ..utils._weights import check_weights
 from ._certificate import Certificate
 from ._decide import CERTIFIED, bound_radius, decide_radius, enumerate_points, least_samples
@@ -253,7 +252,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         self : object
         """
         estimator = LogisticRegression() if self.estimator is None else self.estimator
-        fitted = _is_fitted(estimator)
+        fitted = is_fitted(estimator)
         frame = X
         if fitted and y is None:
             X = validate_data(self, X, dtype=FLOATS, allow_nd=True)
@@ -497,7 +496,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.estimator is None or not _is_fitted(self.estimator)
+        tags.target_tags.required = self.estimator is None or not is_fitted(self.estimator)
         return tags
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "check_sample_weight",
     "column_indices",
     "fit_context",
+    "gamma_of",
     "is_multilabel",
 ]
 
@@ -26,6 +27,11 @@ def column_indices(column_transformer):
     1.6 a list that warns when it is read.
     """
     return column_transformer._transformer_to_input_indices
+
+
+def gamma_of(svm):
+    """Return the gamma of a fitted support vector machine, which "scale" or "auto" came to."""
+    return svm._gamma
 
 
 def is_multilabel(ridge_classifier):

@@ -5,11 +5,24 @@ from itertools import chain
 
 import numpy as np
 import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from ._batching import batch_slices, resolve_batch_size
 
 # Matrix products of fewer rows than this go through other kernels, with other last bits.
 _LEAST_ROWS = 8
+
+
+def is_fitted(estimator):
+    """Whether an estimator is fitted; a module always is."""
+    if isinstance(estimator, torch.nn.Module):
+        return True
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
 
 
 def resolve_device(device):

@@ -68,22 +68,39 @@ def test_each_member_attacks_what_is_left(runs, norm):
 
 
 def test_fast_ends_with_what_is_near_the_boundary(runs):
-    estimator, X, y = make_victim("MLPClassifier, 3 strings")
-    result = AutoAttack(eps=0.15, version="fast", random_state=0).run(estimator, X, y)
-    names = [name for name, *_ in runs]
-    assert names[:2] == ["APGD", "PGD"]
-    assert "Square" in names
-    left = [len(X)]
-    for _, _, n_found in runs:
-        left.append(left[-1] - n_found)
-    assert [n == of for (_, n, _), of in zip(runs[:2], left, strict=False)] == [True] * 2
-    assert 0 < runs[-1][1] < left[-2]
-    # Where nothing was found, the points of the largest margin come back, which are no inputs.
+    # Of 1.05 budgets the attack leaves a twentieth, of 10 budgets nine tenths.
+    clf = LogisticRegression().fit(*make_data(2))
+    w = np.abs(clf.coef_[0]).sum()
+    eps, n_near, n_far = 0.1, 3, 5
+    distance = eps * np.repeat([1.05, 10.0], [n_near, n_far])
+    X = ((distance * w - clf.intercept_) / w)[:, None] * np.sign(clf.coef_[0])
+    y = clf.predict(X)
+    AutoAttack(eps=eps, version="fast", random_state=0).run(clf, X, y)
+    n = n_near + n_far
+    assert runs == [
+        ("APGD", n, 0),
+        ("PGD", n, 0),
+        ("FMN", n_near, 0),
+        ("Square", n, 0),
+        ("Square", n_near, 0),
+    ]
+
+
+@pytest.mark.parametrize("version", ["standard", "fast"])
+def test_what_stands_comes_back_at_its_largest_margin(version):
+    clf, X, y = make_victim("logistic, 3 classes")
+    result = AutoAttack(eps=0.05, version=version, random_state=0).run(clf, X, y)
     stands = ~result.success
-    proba = [estimator.predict_proba(Z)[stands] for Z in (X, result.X_adv)]
-    own = np.searchsorted(estimator.classes_, y[stands])[:, None]
-    inputs, best = (np.take_along_axis(p, own, 1)[:, 0] for p in proba)
-    assert (best < inputs).all()
+    assert stands.any()
+
+    def margins(X):
+        z = clf.decision_function(X)
+        own = np.searchsorted(clf.classes_, y)[:, None]
+        z_own = np.take_along_axis(z, own, 1)
+        np.put_along_axis(z, own, -np.inf, 1)
+        return z.max(1) - z_own[:, 0]
+
+    assert (margins(result.X_adv) > margins(X))[stands].all()
 
 
 def test_nothing_is_left_to_do(runs):

@@ -7,6 +7,9 @@ import torch
 # Distances are not above this, so that their squares are finite.
 _LONGEST = 1e16
 
+# Where the model is linear the boundary is met exactly, and rounding would decide on which side.
+_BEYOND = 1.001
+
 
 def falling(k, n_steps, end=0.01):
     """Factor of step ``k`` of ``n_steps``: from 1 down to ``end`` along half a cosine."""
@@ -14,12 +17,12 @@ def falling(k, n_steps, end=0.01):
 
 
 def first_distance(space, margin, slope):
-    """Estimated distance to the boundary, by the linearised margin, of shape (n, 1).
+    """Estimated distance to just beyond the boundary, by the linearised margin, of shape (n, 1).
 
     ``slope`` is the dual size of the margin's gradient.
     """
-    # On the boundary itself it would be zero, and nothing measured by it could ever move.
-    distance = torch.maximum(margin.abs().div_(slope), space.resolution)
+    # At zero, on the boundary itself, nothing measured by it could ever move.
+    distance = torch.maximum(margin.abs().mul_(_BEYOND).div_(slope), space.resolution)
     return distance.clamp_max_(_LONGEST).minimum(space.farthest)
 
 

@@ -85,7 +85,7 @@ class DDN(MinimumNormAttack):
     Notes
     -----
     With ``g`` the gradient of the margin ``m`` at the perturbation ``u``, without the features
-    that a bound holds back, a step is [1]_, Algorithm 1,
+    that a bound holds back, a step is [1]_, Algorithm 1::
 
         r <- (1 - gamma) r              where m > 0,
         r <- ||u|| + |m| / ||g||        where m <= 0 and the run has not crossed the boundary yet,

@@ -97,7 +97,7 @@ class FAB(MinimumNormAttack):
     Let ``f`` be the logit of another class less that of the label, ``w`` its gradient at the
     present point ``u`` (a perturbation; the input is 0), and ``p(v)`` the projection of ``v`` onto
     the hyperplane ``f + <w, . - u> = 0`` inside the box, in the norm of the attack. A step is [1]_,
-    Algorithm 1,
+    Algorithm 1::
 
         u <- clip((1 - a) (u + eta (p(u) - u)) + a eta p(0)),
         a = min(|p(u) - u| / (|p(u) - u| + |p(0)|), alpha_max),

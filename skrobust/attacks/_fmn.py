@@ -103,7 +103,7 @@ class FMN(MinimumNormAttack):
     Notes
     -----
     With ``g`` the gradient of the margin ``m`` at the perturbation ``u``, without the features
-    that a bound holds back, a step is [1]_, Algorithm 1,
+    that a bound holds back, a step is [1]_, Algorithm 1::
 
         e <- (1 - gamma) ||u||          where m > 0,
         e <- ||u|| + |m| / ||g||_*      where m <= 0 and the run has not crossed the boundary yet,

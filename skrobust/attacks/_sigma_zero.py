@@ -94,7 +94,7 @@ class SigmaZero(MinimumNormAttack):
     Notes
     -----
     In units in which the box of every feature has the length 1, with ``h(u) = sum_i u_i^2 /
-    (u_i^2 + sigma)`` for the count and ``m`` for the margin, a step is [1]_, Algorithm 1,
+    (u_i^2 + sigma)`` for the count and ``m`` for the margin, a step is [1]_, Algorithm 1::
 
         g <- -grad h(u) where u is adversarial, grad m(u) elsewhere,
         u <- clip(u + step g / max|g|),

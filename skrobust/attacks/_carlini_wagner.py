@@ -90,9 +90,9 @@ class CarliniWagner(MinimumNormAttack):
     Notes
     -----
     With the perturbation ``u`` and the margin ``m(u)``, less the confidence, what Adam [2]_
-    makes small is [1]_, section V,
+    makes small is [1]_, section V::
 
-        ||u||^2 + c max(-m(u), 0).
+        ||u||^2 + c max(-m(u), 0)
 
     It differs from the paper in this. Steps are clipped to the box, where the paper takes ``z =
     (1 + tanh w) / 2``: with that, values that are exactly 0 or 1 have no gradient and cannot

@@ -20,8 +20,8 @@ _OVERSHOOTS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 class MinimumNormAttack(BaseAttack):
     """Base class of attacks that look for the closest adversarial point.
 
-    A subclass implements ``_attack_batch``, which gets a ``Space`` in place of a region, most simply
-    around a ``NormSearch``.
+    A subclass implements ``_attack_batch``, which gets a ``Space`` in place of a region, most
+    simply around a ``NormSearch``.
     """
 
     _parameter_constraints: dict = {

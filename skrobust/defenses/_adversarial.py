@@ -144,7 +144,7 @@ class TRADES(BaseDefense):
         return losses + self.beta * divergence.sum(1), logits
 
 
-def ascend(model, region, z, direction, fractions):
+def ascend(model, region, z, direction, fractions, noise=None):
     """Projected gradient ascent in place, for who needs no more than the last point.
 
     Parameters
@@ -164,13 +164,21 @@ def ascend(model, region, z, direction, fractions):
     fractions : list of float
         Length of each step as a share of the radius.
 
+    noise : None or tensor of shape (n_copies, n, ...), default=None
+        What is added to the points of all steps: they follow the gradients of all noisy copies
+        together, and ``direction`` gets the logits of one copy after the other.
+
     Returns
     -------
     z : tensor of shape (n, ...)
+        Without the noise.
     """
     with evaluation_mode(model):
         linearize = pullback(model)
         for fraction in fractions:
-            logits, pull = linearize(z)
-            region.step_(z, pull(direction(logits)), fraction)
+            logits, pull = linearize(z if noise is None else (z + noise).flatten(0, 1))
+            grad = pull(direction(logits))
+            if noise is not None:
+                grad = grad.unflatten(0, noise.shape[:2]).sum(0)
+            region.step_(z, grad, fraction)
     return z

@@ -6,9 +6,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from ..attacks._losses import CrossEntropy
 from ..attacks._pgd import step_fractions
-from ..differentiable._pullback import pullback
 from ..utils._sklearn import Interval
-from ..utils._torch import evaluation_mode
+from ._adversarial import ascend
 from ._base import BaseDefense
 from ._noise import SIGMA, gaussian_noise
 
@@ -85,7 +84,8 @@ class SmoothAdv(BaseDefense):
         y_copies = y.repeat(self.n_noise)
         smoothed = SmoothedCrossEntropy(y_copies, self.n_noise)
         fractions = step_fractions(self.n_steps, self.step_size, threat.eps)
-        z = ascend_under_noise(model, threat.around(x), noise, smoothed.direction, fractions)
+        region = threat.around(x)
+        z = ascend(model, region, x.clone(), smoothed.direction, fractions, noise=noise)
         logits = model((z + noise).flatten(0, 1))
         losses = cross_entropy(logits, y_copies, reduction="none")
         return losses.view(self.n_noise, -1).mean(0), logits[: len(x)]
@@ -115,38 +115,3 @@ class SmoothedCrossEntropy:
         log_odds = self.cross_entropy.value(logits)
         factors = (logsigmoid(log_odds) + logsigmoid(-log_odds)).view(self.n_copies, -1).softmax(0)
         return self.cross_entropy.direction(logits).mul_(factors.view(-1, 1))
-
-
-def ascend_under_noise(model, region, noise, direction, fractions):
-    """Projected gradient ascent from the inputs, by the gradients of all noisy copies together.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        From inputs to logits; attacked in evaluation mode.
-
-    region : Region
-        The admissible points.
-
-    noise : tensor of shape (n_copies, n, ...)
-        Added to the points of all steps.
-
-    direction : callable
-        From the logits of all copies to the gradient of the loss with respect to them.
-
-    fractions : list of float
-        Length of each step as a share of the radius.
-
-    Returns
-    -------
-    z : tensor of shape (n, ...)
-        Without noise.
-    """
-    z = region.x.clone()
-    with evaluation_mode(model):
-        linearize = pullback(model)
-        for fraction in fractions:
-            logits, pull = linearize((z + noise).flatten(0, 1))
-            grad = pull(direction(logits)).unflatten(0, noise.shape[:2]).sum(0)
-            region.step_(z, grad, fraction)
-    return z

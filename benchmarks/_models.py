@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ._tools import digits, mnist, mnist_cnn, reference_cnn, spambase
+from ._tools import digits, mnist, mnist_cnn, reference_cnn, spambase, threads
 
-# Training is deterministic: delete this folder to train anew.
+# Delete this folder to train anew; on one machine that gives the same weights.
 CACHE = Path(tempfile.gettempdir()) / "skrobust-benchmarks"
 N_TRAIN, N_EPOCHS = 30_000, 8
 
@@ -28,6 +29,14 @@ EPS = {
 def models(names=tuple(EPS)):
     """Benchmark models: name -> (module that gives logits, X as float32 in [0, 1], y as int64)."""
     return {name: _MAKERS[name]() for name in names}
+
+
+def fingerprint(module):
+    """Tells one set of weights from another: eight hexadecimal digits."""
+    digest = sha256()
+    for weight in module.state_dict().values():
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _reference():
@@ -80,7 +89,8 @@ def _cached(name, module, train):
     """Load the weights of `module`, or train it and save them."""
     path = CACHE / f"{name}.pt"
     if not path.exists():
-        train(module)
+        with threads(1):
+            train(module)
         CACHE.mkdir(parents=True, exist_ok=True)
         # Nobody ever reads half a file.
         part = path.with_suffix(f".{os.getpid()}")

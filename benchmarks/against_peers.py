@@ -1,14 +1,14 @@
 """Strength and cost beside other libraries: the same models, points, steps and judge.
 
-What the peers achieve is measured once and kept in `peers.json`; delete that to measure again. Each
-figure of theirs is of the best of them.
+What the peers achieve is measured once for each model and kept in `peer_results/`; delete a file
+to measure again. Each figure of theirs is of the best of them. `python -m benchmarks.against_peers
+NAME ...` measures the peers on some of the models, which several processes can do at a time.
 """
 
 import json
+import sys
 import time
 from pathlib import Path
-
-import numpy as np
 
 from skrobust.attacks import (
     APGD,
@@ -25,32 +25,30 @@ from skrobust.attacks import (
     Square,
 )
 
-from ._models import EPS, models
-from ._tools import table
+from ._models import EPS, fingerprint, models
+from ._tools import table, threads
 from .peers import MINIMUM_NORM, PEERS, absent, available, judge, measure
 
-# attack, norms, points, steps (or queries) as the peers count them, options of the peers
+# attack, norms, steps (or queries) as the peers count them, options of the peers
 RUNS = [
-    ("FGSM", ("linf", "l2", "l1"), 1000, None, {}),
-    ("PGD", ("linf", "l2", "l1"), 1000, 40, {}),
-    ("APGD-ce", ("linf", "l2", "l1"), 1000, 100, {}),
-    ("APGD-dlr", ("linf", "l2", "l1"), 1000, 100, {}),
-    ("APGD-ce", ("l1",), 1000, 100, {"use_large_reps": True}),
-    ("APGD-t", ("linf", "l2", "l1"), 200, 100, {}),
-    ("APGD-t", ("l1",), 200, 100, {"use_large_reps": True}),
-    ("Square", ("linf", "l2"), 200, 1000, {}),
-    ("FAB", ("linf", "l2", "l1"), 200, 20, {}),
-    ("FAB", ("linf", "l2", "l1"), 200, 100, {}),
-    ("DDN", ("l2",), 500, 200, {}),
-    ("FMN", ("linf", "l2", "l1", "l0"), 500, 200, {}),
-    ("SigmaZero", ("l0",), 500, 200, {}),
-    ("CarliniWagner", ("l2",), 200, 100, {}),
-    ("DeepFool", ("linf", "l2"), 200, 50, {}),
-    ("HopSkipJump", ("linf", "l2"), 50, 5, {}),
-    ("AutoAttack", ("linf", "l2"), 100, None, {}),
+    ("FGSM", ("linf", "l2", "l1"), None, {}),
+    ("PGD", ("linf", "l2", "l1"), 40, {}),
+    ("APGD-ce", ("linf", "l2", "l1"), 100, {}),
+    ("APGD-dlr", ("linf", "l2", "l1"), 100, {}),
+    ("APGD-ce", ("l1",), 100, {"use_large_reps": True}),
+    ("APGD-t", ("linf", "l2", "l1"), 100, {}),
+    ("APGD-t", ("l1",), 100, {"use_large_reps": True}),
+    ("Square", ("linf", "l2"), 1000, {}),
+    ("FAB", ("linf", "l2", "l1"), 20, {}),
+    ("FAB", ("linf", "l2", "l1"), 100, {}),
+    ("DDN", ("l2",), 200, {}),
+    ("FMN", ("linf", "l2", "l1", "l0"), 200, {}),
+    ("SigmaZero", ("l0",), 200, {}),
+    ("CarliniWagner", ("l2",), 100, {}),
+    ("DeepFool", ("linf", "l2"), 50, {}),
+    ("HopSkipJump", ("linf", "l2"), 5, {}),
+    ("AutoAttack", ("linf", "l2"), None, {}),
 ]
-# The normally trained CNN falls at once: fewer points tell as much.
-FEWER = {("cnn", 1000): 500, ("cnn", 500): 200}
 
 
 def ours(attack, norm, n_steps):
@@ -87,51 +85,73 @@ def measure_ours(attack, norm, module, X, y, eps, n_steps):
 
 
 class Peers:
-    """What the peers achieve, from the cache or measured."""
+    """What the peers achieve on one model, from its file or measured.
 
-    def __init__(self):
-        self.path = Path(__file__).with_name("peers.json")
-        records = json.loads(self.path.read_text()) if self.path.exists() else []
-        self.records = {record["key"]: record for record in records}
+    Parameters
+    ----------
+    name : str
+        Of the model.
 
-    def measure(self, name, library, attack, norm, model, n, n_steps, options):
-        key = f"{name}|{library}|{attack}|{norm}|{n}|{n_steps}|{options}"
-        if key not in self.records and library not in available():
-            return {}
+    mark : str
+        Tells the model from others of that name: what was measured on those does not count.
+    """
+
+    def __init__(self, name, mark):
+        self.path = Path(__file__).with_name("peer_results") / f"{name}.jsonl"
+        self.mark = mark
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.records = {record["key"]: record for record in map(json.loads, lines)}
+        if any(record["mark"] != mark for record in self.records.values()):
+            self.records = {}
+
+    def measure(self, library, attack, norm, eps, n_steps, options, model):
+        """The record of one attack of one library; None where that is not at hand."""
         module, X, y = model
-        return self.recall(
-            name, key,
-            lambda: measure(
-                library, attack, norm, module, X[:n], y[:n],
-                eps=EPS[name][norm], n_steps=n_steps, **options,
-            ),
-        )  # fmt: skip
+        key = " ".join(map(str, (library, attack, norm, len(X), n_steps, *options)))
+        if key not in self.records and library not in available():
+            return None
+        with threads(1):
+            return self.recall(
+                key,
+                lambda: measure(
+                    library, attack, norm, module, X, y, eps=eps, n_steps=n_steps, **options
+                ),
+            )
 
-    def recall(self, name, key, measure):
+    def recall(self, key, measure):
         """The record of that key, measured where there is none."""
         if key not in self.records:
-            self.records[key] = {"model": name, "key": key, **measure()}
-            self.path.write_text(json.dumps(list(self.records.values()), indent=1))
+            self.records[key] = {"key": key, "mark": self.mark, **measure()}
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text("".join(json.dumps(r) + "\n" for r in self.records.values()))
         return self.records[key]
 
 
-def rows_of(name, model, peers, runs=RUNS):
-    """One row of the table for every attack and norm that a peer has."""
-    module, X, y = model
-    rows = []
-    for attack, norms, n, n_steps, options in runs:
-        n = min(FEWER.get((name, n), n), len(X))
+def peers_of(name, model):
+    """What the peers achieve: ((attack, norm, steps, options), records) for every run."""
+    peers = Peers(name, fingerprint(model[0]))
+    for attack, norms, n_steps, options in RUNS:
         for norm in norms:
-            known = [
-                peers.measure(name, library, attack, norm, model, n, n_steps, options)
+            records = [
+                peers.measure(library, attack, norm, EPS[name][norm], n_steps, options, model)
                 for library in PEERS.get((attack, norm), ())
                 if not (options and library in ("art", "torchattacks"))
             ]
-            known = [record for record in known if "robust_accuracy" in record]
-            if not known:
-                continue
-            mine = measure_ours(attack, norm, module, X[:n], y[:n], EPS[name][norm], n_steps)
-            rows.append(_row(attack, norm, n, n_steps, options, mine, known))
+            yield (attack, norm, n_steps, options), [record for record in records if record]
+
+
+def rows_of(name, model):
+    """One row of the table for every attack and norm that a peer has."""
+    module, X, y = model
+    rows = []
+    for (attack, norm, n_steps, options), records in peers_of(name, model):
+        known = [record for record in records if "error" not in record]
+        if not known:
+            continue
+        with threads(1):
+            mine = measure_ours(attack, norm, module, X, y, EPS[name][norm], n_steps)
+        rows.append(_row(attack, norm, len(X), n_steps, options, mine, known))
+        print(name, *rows[-1], flush=True)
     return rows
 
 
@@ -146,14 +166,10 @@ def _row(attack, norm, n, n_steps, options, mine, known):
         f"{100 * strongest['robust_accuracy']:.1f} ({strongest['library']})",
     ]
     if attack in MINIMUM_NORM:
-        medians = [
-            (np.inf if record.get("median_norm") is None else record["median_norm"], record)
-            for record in known
-        ]
-        median, nearest = min(medians, key=lambda pair: pair[0])
+        nearest = min(known, key=lambda record: record["median_norm"])
         cells += [
             f"{mine['median_norm']:.4g}",
-            f"{median:.4g} ({nearest['library']})",
+            f"{nearest['median_norm']:.4g} ({nearest['library']})",
             f"{100 * mine['success_rate']:.0f}",
             f"{100 * max(record['success_rate'] for record in known):.0f}",
         ]
@@ -184,7 +200,6 @@ HEADER = [
 
 
 def main():
-    peers = Peers()
     parts = [
         "Robust accuracy at the eps given, median norm and share of points for which an "
         "adversarial example was found; all judged by the model's own argmax and by feasibility. "
@@ -194,5 +209,11 @@ def main():
         parts.append(" ".join([*absent(), "Only its kept figures are shown.\n"]))
     for name, model in models().items():
         eps = ", ".join(f"{norm} {value:g}" for norm, value in EPS[name].items())
-        parts.append(f"### {name} ({eps})\n\n{table(HEADER, rows_of(name, model, peers))}\n")
+        parts.append(f"### {name} ({eps})\n\n{table(HEADER, rows_of(name, model))}\n")
     return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    for name, model in models(sys.argv[1:]).items():
+        for run, records in peers_of(name, model):
+            print(name, run, f"{sum(r['cpu_seconds'] for r in records):.0f} s", flush=True)

@@ -7,6 +7,7 @@ other units: the cube is the box of inputs, each feature over its standard devia
 import time
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -159,13 +160,13 @@ def rows_of(data, problem, name, peers):
     classifier, n_steps = CLASSIFIERS[name]
     estimator = clone(classifier).fit(problem.X_train, problem.y_train)
     clean, view = estimator.score(problem.X, problem.y), "yes" if has_view(estimator) else "no"
-    model, rows = f"{data}, {name}", []
+    rows = []
     for norm in problem.eps:
         seconds, ours = measure_ours(estimator, problem, norm)
-        key, cells = f"{model}|foolbox|HopSkipJump|{norm}|{N_POINTS}|{n_steps}|{{}}", [""] * 4
+        key, cells = f"{data}, {name}: {norm} {N_POINTS} {n_steps}", [""] * 4
         if key in peers.records or "foolbox" in available():
             measure = partial(measure_peer, estimator, problem, norm, n_steps)
-            cells = peer_cells(peers.recall(model, key, measure), ours)
+            cells = peer_cells(peers.recall(key, measure), ours)
         shares = [f"{100 * share:.0f}" for share in (clean, ours)]
         rows.append([name, view, norm, *shares, f"{seconds:.1f}", *cells])
     return rows
@@ -179,7 +180,7 @@ def peer_cells(record, ours):
 
 
 def main():
-    peers = Peers()
+    peers = Peers("scikit-learn", f"scikit-learn {version('scikit-learn')}")
     parts = [
         f"{N_POINTS} test points, pipelines attacked from their raw inputs: accuracy before, after "
         '`AutoAttack(version="fast")`, and after foolbox\'s HopSkipJump, which starts at the '

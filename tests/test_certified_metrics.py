@@ -198,9 +198,11 @@ def test_one_radius_is_decided_cheaply(smoothed, norm):
 
 def test_between_attack_and_certificate(smoothed):
     clf, X, y = smoothed
-    certified = certified_accuracy_score(clf, X, y, radius=0.3)
+    # A majority that is certified up to 0.6 is one of at least 2 to 1 at 0.3, and so the same among
+    # the few votes that predict counts.
+    certified = certified_accuracy_score(clf, X, y, radius=0.6)
     attacked = robust_accuracy_score(clf, X, y, eps=0.3, norm="l2")
-    assert certified <= attacked <= clf.score(X, y)
+    assert 0.5 < certified <= attacked <= clf.score(X, y)
 
 
 def test_score_takes_what_users_have(smoothed):

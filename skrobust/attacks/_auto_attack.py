@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ..utils._batching import batch_slices, resolve_batch_size
-from ..utils._containers import is_dataframe, take_rows
+from ..utils._containers import is_dataframe, like, take_rows
 from ..utils._random import draw_seed, isolated_rng
 from ..utils._sklearn import StrOptions
 from ._access import find_access
@@ -200,12 +200,15 @@ class AutoAttack(BaseAttack):
                 result = member.run(estimator, take_rows(X, rows), **labels, stop_on_success=True)
                 best.update(rows, result)
                 n_found[type(member)] = n_found.get(type(member), 0) + result.success.sum()
+            # Of the whole, as whoever gets it will ask: the members saw parts of it.
+            predicted = target.predict(like(X, best.X_adv))
+            success = goal.reached(predicted, np.arange(len(array)))
         if not goal.targeted:
-            diagnose_result(self, threat, array, best.success)
+            diagnose_result(self, threat, array, success)
             by_scores = n_found.get(Square, 0) if "gradients" in access.gives else 0
             if by_scores > max(1, _MASKED_SHARE[self.version] * len(array)):
                 warn_masked(self, by_scores, len(array))
-        return AttackResult(best.X_adv, best.success)
+        return AttackResult(best.X_adv, success)
 
     def _members(self, access, seed, n_features):
         """The attacks, in the order in which they are run, and which points each is for."""

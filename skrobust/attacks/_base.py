@@ -160,11 +160,12 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             if len(doubtful):
                 insist = partial(self._insist, search, threat, stop_on_success=stop_on_success)
                 X_adv[doubtful] = insist(array, X_adv, doubtful, reached)
-                success[doubtful] = reached(X_adv[doubtful], doubtful)
+                # All of it, as whoever gets it will ask: on the boundary, the rows that are asked
+                # for together can make the difference.
+                success = reached(X_adv, everything)
             # Never worse than doing nothing.
-            failed = np.flatnonzero(~success) if goal.may_hold_already else everything[:0]
-            if len(failed):
-                already = failed[reached(array[failed], failed)]
+            if goal.may_hold_already and not success.all():
+                already = ~success & reached(array, everything)
                 X_adv[already], success[already] = array[already], True
         if "result" in self._diagnoses and not goal.targeted:
             diagnose_result(self, threat, array, success)

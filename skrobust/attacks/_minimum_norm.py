@@ -14,7 +14,7 @@ from ._losses import Margin
 
 # Where an estimator disagrees with its view about a point on the boundary, the point goes outwards
 # by these shares of its distance, until the estimator agrees.
-_OVERSHOOTS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+_OVERSHOOTS = (1e-5, 1e-4, 1e-3, 1e-2)
 
 
 class MinimumNormAttack(BaseAttack):

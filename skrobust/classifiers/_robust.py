@@ -33,6 +33,7 @@ from ._build import NAMED, build_module, check_output
 from ._callbacks import SCHEDULES, BatchSchedule, RobustValidation, WeightAveraging
 from ._data import hold_out_samples, merge_samples
 from ._net import DefendedNet, TensorBatches, TensorData, growing_threats
+from ._precision import precise
 from ._validation import evaluate_robustness
 
 # With max_epochs="auto", training is at least this many steps of the optimizer, within limits.
@@ -689,4 +690,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=FLOATS, allow_nd=True)
         self._check_sample_shape(X)
-        return outputs(self.__to_torch__(), X).astype(np.float64)
+        module = precise(self.module_)
+        logits = outputs(self._view(module), X)
+        if module is not self.module_:
+            logits = logits.astype(np.float32)
+        return logits.astype(np.float64)

@@ -114,9 +114,10 @@ def _joined(pieces):
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def is_known(view):
-    """Whether a view, in evaluation mode, is a chain of known layers."""
-    return not any(isinstance(step, steps.Autograd) for step in _chain(view))
+def known_steps(view):
+    """The steps of a view, in evaluation mode, that is a chain of known layers; None for others."""
+    chain = list(_chain(view))
+    return None if any(isinstance(step, steps.Autograd) for step in chain) else chain
 
 
 class _OtherLayerError(Exception):

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..utils._torch import evaluation_mode
 from ._memory_format import channels_last, convolution_format
-from ._pullback import is_known
+from ._pullback import known_steps
 
 
 @contextmanager
@@ -20,7 +20,8 @@ def training_format(view):
     cannot be done then, stay as they are.
     """
     with evaluation_mode(view):
-        layers = [m for m in view.modules() if isinstance(m, nn.Conv2d)] if is_known(view) else []
+        known = known_steps(view) is not None
+    layers = [m for m in view.modules() if isinstance(m, nn.Conv2d)] if known else []
     weights = [m.weight for m in layers if convolution_format(m.weight) is torch.channels_last]
     for weight in weights:
         weight.data = channels_last(weight.data)

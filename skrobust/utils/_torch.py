@@ -10,9 +10,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._batching import batch_slices, resolve_batch_size
 
-# Matrix products of fewer rows than this go through other kernels, with other last bits.
-_LEAST_ROWS = 8
-
 
 def is_fitted(estimator):
     """Whether an estimator is fitted; a module always is."""
@@ -86,9 +83,6 @@ def frozen(module):
 def outputs(module, X):
     """Outputs of a module for an array, in evaluation mode and in batches.
 
-    What comes out for a row does not depend on the rows beside it: batches of very few rows are
-    filled up, as what a matrix product rounds to can depend on their number.
-
     Parameters
     ----------
     module : torch.nn.Module
@@ -104,9 +98,5 @@ def outputs(module, X):
     parts = []
     with torch.no_grad(), evaluation_mode(module):
         for rows in batch_slices(len(X), resolve_batch_size("auto", X.shape[1:])):
-            x = torch.tensor(X[rows], **options)
-            n_rows = len(x)
-            if n_rows < _LEAST_ROWS:
-                x = torch.cat([x, x[:1].expand(_LEAST_ROWS - n_rows, *x.shape[1:])])
-            parts.append(module(x)[:n_rows].cpu().numpy())
+            parts.append(module(torch.tensor(X[rows], **options)).cpu().numpy())
     return np.concatenate(parts)

@@ -216,8 +216,10 @@ class AutoAttack(BaseAttack):
             kinds = _FAST[self.norm] if self.version == "fast" else _MEMBERS[self.version]
         else:
             kinds = self._members_without_gradients(access)
-        members = []
-        for i, (kind, parameters, *nearly) in enumerate(kinds):
+        members: list = []
+        for kind, parameters, *nearly in kinds:
+            # What two versions have in common finds the same in both.
+            n_alike = sum(type(member) is kind for member, _ in members)
             if nearly and kind is Square:
                 most = parameters["n_queries"]
                 parameters = {"n_queries": min(most, _QUERIES_PER_FEATURE * n_features)}
@@ -228,11 +230,11 @@ class AutoAttack(BaseAttack):
                 mask=self.mask,
                 batch_size=self.batch_size,
                 verbose=self.verbose,
-                random_state=seed + i,
+                random_state=seed + _SEEDS_A_MEMBER * n_alike,
                 **parameters,
             )
             # One says what there is to say of the model, and the ensemble speaks of the result.
-            member._diagnoses = () if i else ("model",)
+            member._diagnoses = () if members else ("model",)
             members.append((member, *(nearly or [None])))
         return members
 
@@ -297,18 +299,15 @@ class _Best:
 # Queries of a long random search, at most: few features need few.
 _QUERIES_PER_FEATURE = 8
 
+# Restarts have seeds that follow each other.
+_SEEDS_A_MEMBER = 1000
+
 # Kind and parameters of each member. A third entry is for points near the boundary only: the share
 # of the input's margin down to which theirs must have come.
 _SHORT_PGD = (PGD, {"n_steps": 10, "n_restarts": 20, "restart_from": "best"})
 _SQUARES = [(Square, {"n_queries": 300}), (Square, {"n_queries": 5000}, 0.2)]
-_FAST_L2_L1 = [
-    (APGD, {"n_steps": 30}),
-    (FMN, {}),
-    (FMN, {"n_restarts": 40}, 0.8),
-    (FMN, {"n_restarts": 60}, 0.3),
-    _SHORT_PGD,
-    *_SQUARES,
-]
+_FMNS = [(FMN, {}), (FMN, {"n_restarts": 40}, 0.8), (FMN, {"n_restarts": 60}, 0.3)]
+_FAST_L2_L1 = [(APGD, {"n_steps": 30}), *_FMNS, _SHORT_PGD, *_SQUARES]
 _FAST: dict = {
     "linf": [
         (APGD, {"n_steps": 30}),
@@ -324,7 +323,7 @@ _MEMBERS: dict = {
         (APGD, {}),
         (APGD, {"loss": "dlr", "n_target_classes": 9}),
         (FAB, {"n_target_classes": 9}),
-        (FMN, {"n_restarts": 40}),
+        *_FMNS,
         (Square, {}),
     ],
     "rand": [

@@ -1,5 +1,6 @@
 """The decoupled direction and norm attack."""
 
+from itertools import cycle
 from numbers import Integral, Real
 
 import torch
@@ -10,8 +11,8 @@ from ._descent import falling, first_distance, movable, rate_of_radius, start_ag
 from ._hyperplane import dual_size
 from ._minimum_norm import MinimumNormAttack, NormSearch
 
-# Noise of a restart, as a multiple of the largest change of the best point.
-_NOISE = 2.0
+# Noise of the restarts by turns, as a multiple of the largest change of the best point.
+_NOISE = (2.0, 1.0)
 
 
 class DDN(MinimumNormAttack):
@@ -96,10 +97,10 @@ class DDN(MinimumNormAttack):
     It differs from the paper in this: the margin is climbed, not the cross-entropy; the first
     radii are not 1 but where the linearised model has its boundary, and steps are relative to
     the radius, so that no unit of X is preferred; gamma falls; and there are restarts. A run is
-    short, and the next starts around the best point, with noise of twice its largest change,
-    and with a gamma that lets the radius come back. On an adversarially trained network for
-    MNIST this made the median norm of 100 points fall from 2.0 (one run of 200 steps) to 1.3 at
-    the same number of passes.
+    short, and the next starts around the best point, with noise of by turns twice and once its
+    largest change, and with a gamma that lets the radius come back. On an adversarially trained
+    network for MNIST this made the median norm of 100 points fall from 2.0 (one run of 200
+    steps) to 1.3 at the same number of passes.
 
     On a linear model with two classes the result is the closest adversarial point, up to one
     per cent of its distance. On other models nothing is guaranteed: the distance is an upper
@@ -168,10 +169,11 @@ class DDN(MinimumNormAttack):
             model, space, labels, targeted=targeted, stop_on_success=stop_on_success
         )
         u, back = space.zeros(), torch.zeros_like(search.size_best)
+        shares = cycle(_NOISE)
         for run in range(self.n_restarts):
             if run:
                 noise = RowNoise(search.space.x, seed + run)
-                u, _, back = start_again(search, u, noise, _NOISE)
+                u, _, back = start_again(search, u, noise, next(shares))
             u = self._descend(search, u, back)
         if len(search):
             search.look(u)

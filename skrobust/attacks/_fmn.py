@@ -1,5 +1,6 @@
 """The fast minimum-norm attack."""
 
+from itertools import cycle
 from numbers import Integral, Real
 
 import torch
@@ -19,8 +20,8 @@ _LAST_STEP = {"linf": 0.01, "l2": 0.01, "l1": 0.01, "l0": 0.2}
 # Share of the steps of a restart in which the radius can fall back to the best.
 _SHARE_BACK = {"linf": 0.3, "l2": 0.3, "l1": 0.3, "l0": 0.5}
 
-# Noise of a restart, as a multiple of the largest change of the best point.
-_NOISE = {"linf": 2.0, "l2": 2.0, "l1": 1.0, "l0": 1.0}
+# Noise of the restarts by turns, as a multiple of the largest change of the best point.
+_NOISE = {"linf": (2.0,), "l2": (2.0, 1.0), "l1": (1.0,), "l0": (1.0,)}
 
 # How far the first step goes, as a multiple of the way to the boundary of the linearised model.
 _OVERSHOOT = 1.0001
@@ -115,8 +116,9 @@ class FMN(MinimumNormAttack):
     linearised model inside the box; steps are relative to the radius, so that no unit of X is
     preferred; the steepest step of linf is the sign of the gradient; in l0 the values that are
     kept are drawn towards zero by the smallest of them, less and less; and there are restarts.
-    A run is short, and the next starts around the best point, with noise of once (l1, l0) or
-    twice (linf, l2) its largest change, and with a gamma that lets the radius come back. On an
+    A run is short, and the next starts around the best point, with noise of once (l1, l0), twice
+    (linf), or by turns twice and once (l2) its largest change, and with a gamma that lets the
+    radius come back. On an
     adversarially trained network for MNIST this made the median l2 norm of 100 points fall from
     3.3 (one run of 200 steps) to 1.4 at the same number of passes.
 
@@ -188,10 +190,11 @@ class FMN(MinimumNormAttack):
             model, space, labels, targeted=targeted, stop_on_success=stop_on_success
         )
         u, unit, back = space.zeros(), None, torch.zeros_like(search.size_best)
+        shares = cycle(_NOISE[space.norm])
         for run in range(self.n_restarts):
             if run:
                 noise = RowNoise(search.space.x, seed + run)
-                u, unit, back = start_again(search, u, noise, _NOISE[space.norm])
+                u, unit, back = start_again(search, u, noise, next(shares))
             u = self._descend(search, u, unit, back)
         if len(search):
             search.look(u)

@@ -28,8 +28,8 @@ RUNS = [
     ("FAB", "linf", FAB(n_steps=20, n_target_classes=None), None),
     ("FAB", "l2", FAB(n_steps=20, n_target_classes=None), None),
     ("FAB", "l1", FAB(n_steps=20, n_target_classes=None), None),
-    ("Square", "linf", Square(n_queries=80), 0.3),
-    ("Square", "l2", Square(n_queries=80), 2.0),
+    ("Square", "linf", Square(n_queries=400), 0.3),
+    ("Square", "l2", Square(n_queries=400), 2.0),
     ("CarliniWagner", "l2", CarliniWagner(n_steps=20, n_restarts=2), None),
     ("DDN", "l2", DDN(n_steps=20, n_restarts=2), None),
     ("FMN", "linf", FMN(n_steps=20, n_restarts=2), None),
@@ -98,7 +98,7 @@ def row_of(attack, norm, ours, eps, module, X, y):
     for library in PEERS.get((attack, norm), ()):
         if library in LEFT_OUT or library not in available() or (library, attack, norm) in CRASH:
             continue
-        steps = {"Square": 80, "FAB": 20}.get(attack, 40)
+        steps = {"Square": 400, "FAB": 20}.get(attack, 40)
         peer = partial(run_peer, library, attack, norm, module, X, y, eps=eps, n_steps=steps)
         quotients[library], *_ = ratio(lambda: ours.perturb(module, X, y), peer, rounds=2)
     torch.set_num_threads(threads)
@@ -138,9 +138,8 @@ def memory():
         cells = []
         for n_points in (512, 2048, 8192):
             code = MEMORY.format(n_points=n_points, attack=attack)
-            cells.append(
-                f"{float(subprocess.check_output([sys.executable, '-W', 'ignore', '-c', code])):.0f}"
-            )
+            peak = subprocess.check_output([sys.executable, "-W", "ignore", "-c", code])
+            cells.append(f"{float(peak):.0f}")
         rows.append([attack, *cells])
     return table(["attack", "512 images", "2,048 images", "8,192 images"], rows)
 

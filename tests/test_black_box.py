@@ -423,9 +423,9 @@ def test_windows_are_squares_in_all_channels():
     assert windows.n_free == 63
     seen = set()
     for side in (1, 2, 5, 7):
-        index = windows.draw(draws, side)
-        assert index.shape == (50, 3 * side * side)
-        for row in index:
+        index = windows.draw(draws, side, 2)
+        assert index.shape == (2, 50, windows.n_features(side))
+        for row in index.flatten(0, 1):
             window = torch.zeros(3 * 63)
             window[row] = 1
             window = window.view(3, 9, 7)
@@ -436,7 +436,11 @@ def test_windows_are_squares_in_all_channels():
             assert (columns.diff() == 1).all()
             if side == 1:
                 seen.add(int(row[0]))
-        assert windows.up(draws, side).shape == (50, 3 * side * side)
+        assert (index[0] != index[1]).any()
+        up = windows.up(draws, side, 2)
+        assert up.shape == index.shape
+        assert set(up.flatten().tolist()) == {0, 1}
+        assert (up.unflatten(2, (3, -1)).std(3, unbiased=False) == 0).all()  # one for each channel
     assert {min(seen) < 7, max(seen) >= 56} == {True}
 
 
@@ -455,8 +459,8 @@ def test_windows_hold_a_pixel_that_can_change():
     assert windows.n_free == 8
     draws = draws_of(random_points(200, 3))
     for side in (1, 3, 10):
-        index = windows.draw(draws, side)
-        assert (free.flatten()[index].sum(1) > 0).all()
+        index = windows.draw(draws, side, 3)
+        assert (free.flatten()[index].sum(2) > 0).all()
     assert windows.size(1.0, 1) == 3
 
 
@@ -465,12 +469,13 @@ def test_subsets_are_distinct_features_that_can_change():
     windows = Subsets((20,), free, "l2")
     draws = draws_of(random_points(3000, 3))
     for size in (1, 2, 7, 14, 15):
-        index = windows.draw(draws, size)
+        index = windows.draw(draws, size, 2)
+        assert index.shape == (2, 3000, windows.n_features(size))
         assert free[index].all()
-        assert (index.sort(1).values.diff() > 0).all()
+        assert (index.sort(2).values.diff() > 0).all()
         counts = torch.bincount(index.flatten(), minlength=20)[free]
         assert counts.min() > 0.6 * counts.double().mean()
-        assert_allclose(windows.bump(draws, size).norm(dim=1), 1, rtol=1e-6)
+        assert_allclose(windows.bump(draws, size, 2).norm(dim=2), 1, rtol=1e-6)
     assert [windows.size(0.001, query) for query in range(1, 9)] == [1, 2, 1, 3, 1, 2, 1, 4]
     assert [windows.bump_size(0.001, query) for query in range(1, 5)] == [2, 3, 2, 4]
     assert windows.size(0.8, 1) == 12

@@ -1,10 +1,11 @@
 """Square Attack: random search on the scores, one window of features at a time."""
 
+from itertools import chain, groupby
+from math import prod
 from numbers import Integral, Real
 
 import torch
 
-from .._region import norm_of
 from .._space import Space
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
@@ -20,14 +21,14 @@ _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 # Random numbers are drawn for several queries at once: few cost as much as hundreds.
 _NUMBERS_AT_ONCE = 256
 
-# So are the places of windows, as long as their size is the same.
-_MADE_AT_ONCE = 16
+# So are windows, as long as their size is the same.
+_READY_AT_ONCE = 32
 
 # After so many queries the fallen are dropped where looking for them makes the device wait.
 _PATIENCE = 16
 
-# What a box cuts off from a bump may enlarge the rest by this factor.
-_MOST_FILLED = 1e6
+# What a box cuts off from a bump may enlarge the mass of the rest by this factor.
+_MOST_FILLED = 1e12
 
 
 class Square(BaseAttack):
@@ -225,7 +226,7 @@ class _Walk(Search):
         logits, margin, value = self._judge_point(moves)
         # What counts as equal must not depend on the rows that pass beside it.
         rounding = logits.abs().amax(1, keepdim=True).mul_(4 * torch.finfo(logits.dtype).eps)
-        for query, share in enumerate(shares[1:], start=1):
+        for query, (size, n_ready) in enumerate(moves.schedule(shares), start=1):
             if self.stop_on_success and query % patience == 0 and bool((margin > 0).any()):
                 self._remember(moves.point(), margin)
                 kept = self._drop(at_least=1)
@@ -234,7 +235,9 @@ class _Walk(Search):
                 margin, value, rounding = margin[kept], value[kept], rounding[kept]
                 moves.take(kept)
                 draws.take(kept)
-            moves.propose(draws, share, query)
+            if n_ready:
+                moves.prepare(draws, size, n_ready)
+            moves.propose()
             _, margin_new, value_new = self._judge_point(moves)
             # Scores of trees are constant in steps, and equal ones are the way across.
             better = value_new >= value - rounding
@@ -261,7 +264,6 @@ class _Draws:
         self.noise = noise
         self.dtype = noise.dtype
         self.n_left = 0
-        self.made_for, self.n_made = None, 0
 
     def uniform(self, n_values):
         """Tensor of shape (n_samples, n_values), in [0, 1)."""
@@ -278,14 +280,6 @@ class _Draws:
         # In a low precision the product may round up.
         return (self.uniform(n_values) * n).long().clamp_max_(n - 1)
 
-    def ahead(self, make, size):
-        """Column of shape (n_samples, 1) of what ``make(draws, size, n)`` makes n of at a time."""
-        if self.made_for != size or not self.n_made:
-            self.made_for, self.n_made = size, _MADE_AT_ONCE
-            self.made = make(self, size, _MADE_AT_ONCE)
-        self.n_made -= 1
-        return self.made[:, self.n_made : self.n_made + 1]
-
     def coin(self, n_values):
         """Tensor of shape (n_samples, n_values) of zeros and ones."""
         return self.uniform(n_values).round()
@@ -295,22 +289,63 @@ class _Draws:
         self.noise = self.noise.take(rows)
         if self.n_left:
             self.numbers = self.numbers[rows]
-        if self.n_made:
-            self.made = self.made[rows]
 
 
-class _Flips:
-    """Moves for linf: the values in a window go to the ends of what is admissible.
+class _Moves:
+    """What the moves have in common.
 
-    A move is written into the one tensor of points there is, and taken back where it is refused:
-    what it costs goes with the size of the window. Choices are numbers, 0 or 1, with which `lerp`
-    is exact, and on a CPU several times faster than `where` with booleans.
+    A move is written into ``z``, the one tensor of points there is, and taken back where it is
+    refused: what it costs goes with the size of the window. What a move needs and does not depend
+    on where the rows are is made ready for several queries at once, as tensors of shape (n_queries,
+    n_parts, n_samples, k). Choices are numbers, 0 or 1, with which `lerp` is exact, and on a CPU
+    several times faster than `where` with booleans.
     """
 
-    def __init__(self, region, windows):
+    def __init__(self, x, windows):
         self.windows = windows
-        self.shape = region.x.shape[1:]
+        self.shape = x.shape[1:]
+        self.n_ready = 0
+
+    def schedule(self, shares):
+        """Size of the window of each query but the first, and for how many to make it ready now."""
+        sizes = [self._size(share, query) for query, share in enumerate(shares)][1:]
+        for size, group in groupby(sizes):
+            n_left = len(list(group))
+            # As much as the points themselves take, and not more.
+            n_at_once = max(1, prod(self.shape) // self.windows.n_features(size))
+            n_at_once = min(n_at_once, _READY_AT_ONCE)
+            for i in range(n_left):
+                yield size, 0 if i % n_at_once else min(n_at_once, n_left - i)
+
+    def point(self):
+        """Where all rows are."""
+        return self.z.view(-1, *self.shape)
+
+    def take(self, rows):
+        """Keep some of the rows."""
+        if self.n_ready:
+            left = [parts[len(parts) - self.n_ready :] for parts in self.ready]
+            self._make_ready(*(parts[:, :, rows] for parts in left))
+
+    def _make_ready(self, *tensors):
+        self.ready, self.n_ready = tensors, len(tensors[0])
+        self.views = list(zip(*map(_views, tensors), strict=True))
+
+    def _next_ready(self):
+        """All parts that were made ready for the next query."""
+        self.n_ready -= 1
+        return chain(*self.views[-1 - self.n_ready])
+
+
+class _Flips(_Moves):
+    """Moves for linf: the values in a window go to the ends of what is admissible."""
+
+    def __init__(self, region, windows):
+        super().__init__(region.x, windows)
         self.low, self.high = region.low.flatten(1), region.high.flatten(1)
+
+    def _size(self, share, query):
+        return self.windows.size(share, query)
 
     def start(self, draws):
         """Go to a random corner."""
@@ -318,24 +353,30 @@ class _Flips:
 
     def take(self, rows):
         """Keep some of the rows."""
+        super().take(rows)
         self.low, self.high, self.z = self.low[rows], self.high[rows], self.z[rows]
 
-    def point(self):
-        """Where all rows are."""
-        return self.z.view(-1, *self.shape)
+    def prepare(self, draws, size, n_queries):
+        """Draw the windows of the next queries, and to which ends they go."""
+        index = self.windows.draw(draws, size, n_queries)
+        low, high = _at(self.low, index), _at(self.high, index)
+        up = self.windows.up(draws, size, n_queries)
+        self.has_side = up is not None
+        if self.has_side:
+            low, high = torch.lerp(low, high, up), torch.lerp(high, low, up)
+        self._make_ready(index.unsqueeze(1), torch.stack([low, high], 1))
 
-    def propose(self, draws, share, query):
+    def propose(self):
         """Move a window of each row."""
-        size = self.windows.size(share, query)
-        self.index = self.windows.draw(draws, size)
+        self.index, one, other = self._next_ready()
         self.old = self.z.gather(1, self.index)
-        low, high = self.low.gather(1, self.index), self.high.gather(1, self.index)
-        up = self.windows.up(draws, size)
-        if up is None:
-            up = (self.old < high).to(low)
-        # A window that has these values already would be a query for nothing.
-        idle = (torch.lerp(low, high, up) == self.old).all(1, keepdim=True)
-        self.new = torch.lerp(low, high, (up - idle.to(up)).abs_())
+        turned = torch.empty_like(one)
+        if self.has_side:
+            # A window that has these values already would be a query for nothing.
+            turned = torch.eq(self.old, one, out=turned).amin(1, keepdim=True)
+        else:
+            torch.lt(self.old, other, out=turned)
+        self.new = torch.lerp(one, other, turned)
         self.z.scatter_(1, self.index, self.new)
 
     def settle(self, accepted):
@@ -344,119 +385,144 @@ class _Flips:
         self.z.scatter_(1, self.index, torch.lerp(self.old, self.new, accepted))
 
 
-class _Transfers:
+class _Transfers(_Moves):
     """Moves for l2 and l1: the norm of one window goes to another, and what is left of the budget.
 
-    As for linf they are written into one tensor of points. ``mass``, in the units of the space, is
-    the square of the l2 norm, or the l1 norm.
+    Mass, in the units of the space, is the square of the l2 norm, or the l1 norm; ``left`` is the
+    mass of the budget that is not used.
     """
 
     def __init__(self, space, windows):
-        self.space, self.windows = space, windows
-        self.budget = space.radius**2 if space.norm == "l2" else space.radius
+        super().__init__(space.x, windows)
+        self.space = space
         self.x = space.x.flatten(1)
-        self.low = self.high = None
-        if space.low is not None:
-            self.low, self.high = _compact(space.low), _compact(space.high)
+        self.box = _box(space)
+        self.box_is_flat = isinstance(self.box[0], float)
+
+    def _size(self, share, query):
+        return self.windows.bump_size(share, query)
 
     def start(self, draws):
         """Go to bumps all over the sample, as far as the budget goes."""
+        space = self.space
         u = self.windows.bumps(draws)
-        u.mul_(self.space.radius / self.space.size(u).clamp_min_(_tiny(u)))
-        self.space.clip_(u)
-        self.z = self.space.point(u).flatten(1)
-        self.used = self._mass(u)
+        u.mul_(space.radius / space.size(u).clamp_min_(_tiny(u)))
+        space.clip_(u)
+        self.z = space.point(u).flatten(1)
+        budget = space.radius**2 if space.norm == "l2" else space.radius
+        self.left = budget - self._mass(u)
 
     def take(self, rows):
         """Keep some of the rows."""
-        for name in ("x", "low", "high", "z", "used"):
-            value = getattr(self, name)
-            setattr(self, name, None if value is None else value[rows])
+        super().take(rows)
+        self.x, self.z, self.left = self.x[rows], self.z[rows], self.left[rows]
+        if not self.box_is_flat:
+            self.box = [side[rows] for side in self.box]
 
-    def point(self):
-        """Where all rows are."""
-        return self.z.view(-1, *self.space.x.shape[1:])
+    def prepare(self, draws, size, n_queries):
+        """Draw both windows of the next queries and the bumps, and look up the room for them."""
+        pairs = self.windows.draw(draws, size, 2 * n_queries).unflatten(0, (n_queries, 2))
+        x_source, x = _at(self.x, pairs).unbind(1)
+        parts = {"x_source": x_source, "x": x}
+        parts["bump"] = self.windows.bump(draws, size, n_queries)
+        scale = self.space.scale
+        if not isinstance(scale, float):
+            parts["scale_source"], parts["scale"] = _at(scale, pairs).unbind(1)
+        if self.space.bottom is not None:
+            low, high = self.box
+            if not self.box_is_flat:
+                low, high = (_at(side, pairs[:, 1]) for side in self.box)
+                parts |= {"low": low, "high": high}
+            for name, side in ("down", low), ("up", high):
+                parts[name] = _over(side - x, parts.get("scale"))
+        self._names = ["both", "source", "index", *parts]
+        both = pairs.transpose(1, 2).flatten(2).unsqueeze(1)
+        self._make_ready(both, pairs, torch.stack(list(parts.values()), 1))
 
-    def propose(self, draws, share, query):
+    def propose(self):
         """Empty one window of each row, and fill another."""
-        windows, z = self.windows, self.z
-        size = windows.bump_size(share, query)
-        self.source = windows.draw(draws, size)
-        self.old_source, x = z.gather(1, self.source), self.x.gather(1, self.source)
-        mass = self.budget - self.used
-        mass += self._mass(_over(self.old_source - x, self._scale(self.source)))
-        z.scatter_(1, self.source, x)
+        z, parts = self.z, dict(zip(self._names, self._next_ready(), strict=True))
+        index, x, scale = parts["index"], parts["x"], parts.get("scale")
+        self.both = parts["both"]
+        self.old = z.gather(1, self.both)
+        taken = self.old[:, : index.shape[1]] - parts["x_source"]
+        mass = self._mass(_over(taken, parts.get("scale_source"))).add_(self.left)
+        z.scatter_(1, parts["source"], parts["x_source"])
         # Both windows may share values, which are empty by now.
-        self.index = index = windows.draw(draws, size)
-        self.old, x, scale = z.gather(1, index), self.x.gather(1, index), self._scale(index)
-        u = _over(self.old - x, scale)
-        mass += self._mass(u)
-        mass.clamp_min_(0)
-        u, self.new = self._fit(self._blend(u, windows.bump(draws, size), mass), x, scale, mass)
-        self.used_new = self._mass(u).sub_(mass).add_(self.budget)
-        z.scatter_(1, index, self.new)
+        u, mass = self._blend(_over(z.gather(1, index) - x, scale), parts["bump"], mass)
+        if self.space.bottom is not None:
+            u = self._fit(u, parts["down"], parts["up"], mass)
+        self.left_new = mass.sub_(self._mass(u))
+        new = u.add_(x) if scale is None else u.mul_(scale).add_(x)
+        if self.space.bottom is not None:
+            # The box by its own numbers: behind it may be a square root.
+            new.clamp_(*(self.box if self.box_is_flat else (parts["low"], parts["high"])))
+        z.scatter_(1, index, new)
+        # As it is now, where both windows share values.
+        self.new = z.gather(1, self.both)
 
     def settle(self, accepted):
         """Take the moves of the other rows back."""
         accepted = accepted.to(self.z)
-        self.z.scatter_(1, self.index, torch.lerp(self.old, self.new, accepted))
-        source = torch.lerp(self.old_source, self.z.gather(1, self.source), accepted)
-        self.z.scatter_(1, self.source, source)
-        self.used = torch.lerp(self.used, self.used_new, accepted)
+        self.z.scatter_(1, self.both, torch.lerp(self.old, self.new, accepted))
+        self.left = torch.lerp(self.left, self.left_new, accepted)
 
     def _blend(self, old, bump, mass):
-        """What is there plus the bump, of the mass given and of equal mass in each channel."""
-        n_channels = self.windows.n_channels
+        """What is there plus the bump, with all the mass there is, as much in each channel."""
+        n, n_channels = len(old), self.windows.n_channels
+        mass_old = self._mass(old)
+        mass = mass.add_(mass_old).clamp_min_(0)
+        share = mass
         if n_channels > 1:
-            old, bump = (u.reshape(len(mass) * n_channels, -1) for u in (old, bump))
-            mass = (mass / n_channels).repeat_interleave(n_channels, 0)
+            old, bump = (u.reshape(n * n_channels, -1) for u in (old, bump))
+            share = (mass / n_channels).repeat_interleave(n_channels, 0)
+            mass_old = self._mass(old)
         # A little less than all of it, so that a bump of opposite sign does not leave zero.
-        u = old * (0.999 / norm_of(old, self.space.norm, keepdim=True).clamp_min_(_tiny(old)))
-        u += bump
-        u *= self._root(mass / self._mass(u).clamp_min_(_tiny(u)))
-        return u if n_channels == 1 else u.view(len(u) // n_channels, -1)
+        shorter = self._root(mass_old.clamp_min_(_tiny(old)).reciprocal_())
+        u = torch.addcmul(bump, old, shorter, value=0.999)
+        u *= self._root(share / self._mass(u))
+        return u.view(n, -1), mass
 
-    def _fit(self, u, x, scale, mass):
+    def _fit(self, u, down, up, mass):
         """Cut off what does not fit into the box, and put it where there is room."""
-        if self.low is None:
-            if isinstance(scale, float):
-                return u, x + u
-            down, up = (
-                torch.where(scale > 0, -torch.inf, 0.0),
-                torch.where(scale > 0, torch.inf, 0.0),
-            )
-        else:
-            low, high = self.low.gather(1, self.index), self.high.gather(1, self.index)
-            down, up = _over(low - x, scale), _over(high - x, scale)
         cut = u.clamp(down, up)
+        lost = mass - self._mass(cut)
         free = self._mass(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
-        wanted = (mass - self._mass(cut)).add_(free).clamp_min_(0)
-        factor = self._root(wanted.div_(free.clamp_min_(_tiny(u)))).clamp_(1, _MOST_FILLED)
-        u = (u * factor).clamp_(down, up)
-        z = x + (u if isinstance(scale, float) else u * scale)
-        # The box by its own numbers: behind it may be a square root.
-        return u, z if self.low is None else z.clamp_(low, high)
-
-    def _scale(self, index):
-        scale = self.space.scale
-        return scale if isinstance(scale, float) else scale.expand(len(index), -1).gather(1, index)
+        factor = lost.div_(free.clamp_min_(_tiny(u))).add_(1).clamp_(1, _MOST_FILLED)
+        return u.mul_(self._root(factor)).clamp_(down, up)
 
     def _mass(self, u):
-        size = norm_of(u, self.space.norm, keepdim=True)
-        return size.square_() if self.space.norm == "l2" else size
+        return (u * u if self.space.norm == "l2" else u.abs()).sum(1, keepdim=True)
 
     def _root(self, mass):
         return mass.sqrt_() if self.space.norm == "l2" else mass
 
 
-def _compact(side):
-    """Flat rows of a side of the box; one in memory, where all are the same."""
-    side = side.flatten(1)
-    return side[:1].expand_as(side) if bool((side == side[:1]).all()) else side
+def _views(parts):
+    """Of shape (n_samples, k), those of one query after the other."""
+    n_queries, n_parts = parts.shape[:2]
+    # By one call for all of them: to make views is most of what a small window costs.
+    views = parts.flatten(0, 1).unbind(0)
+    return [views[i * n_parts : (i + 1) * n_parts] for i in range(n_queries)]
+
+
+def _box(space):
+    """Low and high side of the box: numbers, or tensors of flat rows where they vary."""
+    if space.low is None:
+        return -torch.inf, torch.inf
+    box = space.low.flatten(1), space.high.flatten(1)
+    first = [side[0, 0].item() for side in box]
+    flat = all(bool((side == value).all()) for side, value in zip(box, first, strict=True))
+    return first if flat else list(box)
+
+
+def _at(values, index):
+    """Values of flat rows at indices of shape (..., n, k)."""
+    return values.expand(*index.shape[:-1], values.shape[1]).gather(-1, index)
 
 
 def _over(delta, scale):
-    return delta if isinstance(scale, float) else torch.where(scale > 0, delta / scale, 0.0)
+    return delta if scale is None else torch.where(scale > 0, delta / scale, 0.0)
 
 
 def _tiny(u):

@@ -1,8 +1,8 @@
 """The windows of the Square Attack: which features one query changes, and by what pattern.
 
-Windows are index tensors of shape (n, k) into the features of flat rows, with ``k`` the same for
-all rows and the indices of a row distinct, so that reading and writing them costs as much as they
-are large. Both classes have the same methods.
+Windows are index tensors of shape (n_windows, n, k) into the features of flat rows, several for
+each row, with ``k`` the same for all and the indices of a window distinct, so that reading and
+writing them costs as much as they are large. Both classes have the same methods.
 """
 
 from math import prod, sqrt
@@ -64,9 +64,13 @@ class Squares:
         side = max(_LEAST_BUMP_SIDE, round(sqrt(share * self.n_free)))
         return min(side + 1 - side % 2, *self.sides)
 
-    def draw(self, draws, side):
-        """A window for each row: int64 tensor of shape (n, k)."""
-        return draws.ahead(self._corners, side) + self._offsets(side)
+    def n_features(self, side):
+        """How many values are in a window."""
+        return self.n_channels * side * side
+
+    def draw(self, draws, side, n_windows):
+        """Windows for each row: int64 tensor of shape (n_windows, n, k)."""
+        return self._corners(draws, side, n_windows).T.unsqueeze(2) + self._offsets(side)
 
     def _corners(self, draws, side, n_windows):
         """Upper left corners of windows: int64 tensor of shape (n, n_windows)."""
@@ -81,10 +85,10 @@ class Squares:
         column = (pixel % width - draws.below(side, n_windows)).clamp_(0, width - side)
         return row.mul_(width).add_(column)
 
-    def up(self, draws, side):
+    def up(self, draws, side, n_windows):
         """A side for each channel of the windows, 0 or 1, to broadcast with their indices."""
-        up = draws.coin(self.n_channels)
-        return up if self.n_channels == 1 else up.repeat_interleave(side * side, 1)
+        up = _by_window(draws.coin(self.n_channels * n_windows), n_windows)
+        return up if self.n_channels == 1 else up.repeat_interleave(side * side, 2)
 
     def corner(self, draws):
         """Signs to start from, for all features: vertical stripes."""
@@ -104,11 +108,11 @@ class Squares:
         image[:, :, top : top + n_rows * side, left : left + n_columns * side] = tiles
         return image.flatten(1)
 
-    def bump(self, draws, side):
-        """A pattern for each row's window, in each channel of norm 1: lying or standing."""
-        turned = draws.coin(1)
+    def bump(self, draws, side, n_windows):
+        """A pattern for each of the windows, in each channel of norm 1: lying or standing."""
+        turned = draws.coin(n_windows).T.unsqueeze(2)
         pattern = torch.lerp(*self._patterns(side, turned), turned)
-        return pattern.mul_(self.up(draws, side).mul_(2).sub_(1))
+        return pattern.mul_(self.up(draws, side, n_windows).mul_(2).sub_(1))
 
     def _offsets(self, side):
         if side not in self._made:
@@ -151,15 +155,20 @@ class Subsets:
         """Number of features in sets for bumps: one alone would hold all that it is given."""
         return min(max(round(share * self.n_free), 1 + _ruler(query)), self.n_free)
 
-    def draw(self, draws, size):
-        """A set for each row: int64 tensor of shape (n, size)."""
-        first, u = draws.below(self.n_free), draws.uniform(size)
+    def n_features(self, size):
+        """How many values are in a set."""
+        return size
+
+    def draw(self, draws, size, n_windows):
+        """Sets for each row: int64 tensor of shape (n_windows, n, size)."""
+        first = draws.below(self.n_free, n_windows).T.unsqueeze(2)
+        u = _by_window(draws.uniform(n_windows * size), n_windows)
         edges = torch.arange(size + 1, device=u.device) * self.n_free // size
         width = edges.diff()
         within = torch.minimum((u * width).long(), width - 1)
         return self.features[within.add_(edges[:-1]).add_(first).remainder_(self.n_free)]
 
-    def up(self, draws, size):
+    def up(self, draws, size, n_windows):
         """None: each of the features goes to the other side of where it is."""
 
     def corner(self, draws):
@@ -170,9 +179,15 @@ class Subsets:
         """Perturbations to start from: every feature by as much."""
         return _signs(draws, len(self.free)).mul_(self.free)
 
-    def bump(self, draws, size):
-        """A pattern of norm 1 for each row's set: random signs."""
-        return _signs(draws, size).div_(size**0.5 if self.norm == "l2" else size)
+    def bump(self, draws, size, n_windows):
+        """A pattern of norm 1 for each of the sets: random signs."""
+        signs = _by_window(_signs(draws, n_windows * size), n_windows)
+        return signs.div_(size**0.5 if self.norm == "l2" else size)
+
+
+def _by_window(values, n_windows):
+    """From shape (n, n_windows * k) to (n_windows, n, k), in that order in memory."""
+    return values.view(len(values), n_windows, -1).transpose(0, 1).contiguous()
 
 
 def _signs(draws, n_values):

@@ -1,5 +1,6 @@
 """Square Attack: random search on the scores, one window of features at a time."""
 
+from abc import ABC, abstractmethod
 from itertools import chain, groupby
 from math import prod
 from numbers import Integral, Real
@@ -291,7 +292,7 @@ class _Draws:
             self.numbers = self.numbers[rows]
 
 
-class _Moves:
+class _Moves(ABC):
     """What the moves have in common.
 
     A move is written into ``z``, the one tensor of points there is, and taken back where it is
@@ -300,6 +301,8 @@ class _Moves:
     n_parts, n_samples, k). Choices are numbers, 0 or 1, with which `lerp` is exact, and on a CPU
     several times faster than `where` with booleans.
     """
+
+    z: torch.Tensor
 
     def __init__(self, x, windows):
         self.windows = windows
@@ -316,6 +319,10 @@ class _Moves:
             n_at_once = min(n_at_once, _READY_AT_ONCE)
             for i in range(n_left):
                 yield size, 0 if i % n_at_once else min(n_at_once, n_left - i)
+
+    @abstractmethod
+    def _size(self, share, query):
+        """Size of a window."""
 
     def point(self):
         """Where all rows are."""

@@ -13,8 +13,8 @@ from ._nets import Net
 
 _aten = torch.ops.aten
 
-# Without pooling, and with convolutions of so many channels at most, a contiguous pass forward takes
-# 0.6 to 1.1 of the time of one with channels last, and with more of them 1.1 to 2.2.
+# Without pooling, and with convolutions of so many channels at most, a contiguous pass forward
+# takes 0.6 to 1.1 of the time of one with channels last, and with more of them 1.1 to 2.2.
 _THIN = 16
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -413,11 +413,12 @@ class _Transfers(_Moves):
         """Go to bumps all over the sample, as far as the budget goes."""
         space = self.space
         u = self.windows.bumps(draws)
-        u.mul_(space.radius / space.size(u).clamp_min_(_tiny(u)))
+        # A little inside the ball: what is judged must not move when its rounding is made good.
+        radius = space.radius * (1 - 64 * torch.finfo(u.dtype).eps)
+        u.mul_(radius / space.size(u).clamp_min_(_tiny(u)))
         space.clip_(u)
         self.z = space.point(u).flatten(1)
-        budget = space.radius**2 if space.norm == "l2" else space.radius
-        self.left = budget - self._mass(u)
+        self.left = (radius**2 if space.norm == "l2" else radius) - self._mass(u)
 
     def take(self, rows):
         """Keep some of the rows."""

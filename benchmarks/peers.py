@@ -102,6 +102,8 @@ _ADV_LIB = {
     **{("FMN", norm): ("fmn", "steps", {"norm": number}) for norm, number in NUMBERS.items()},
     ("SigmaZero", "l0"): ("sigma_zero", "num_steps", {}),
 }
+# The default is five, each of as many steps.
+_ONE_START = {"nb_random_init": 1, "verbose": False}
 _ART = {
     **{
         key: entry
@@ -112,12 +114,12 @@ _ART = {
             ("APGD-ce", norm): (
                 "AutoProjectedGradientDescent",
                 "max_iter",
-                {"loss_type": "cross_entropy", "verbose": False},
+                {"loss_type": "cross_entropy", **_ONE_START},
             ),
             ("APGD-dlr", norm): (
                 "AutoProjectedGradientDescent",
                 "max_iter",
-                {"loss_type": "difference_logits_ratio", "verbose": False},
+                {"loss_type": "difference_logits_ratio", **_ONE_START},
             ),
         }.items()
     },

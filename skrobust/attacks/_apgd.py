@@ -14,9 +14,9 @@ from ._losses import LOSSES, likeliest_others
 from ._search import Search
 
 # In l1 the ascent starts so many radii away in a random direction: what the projection leaves of
-# that is sparse. On 600 points of an adversarially trained network for MNIST, eps 10, 0.43 stood
-# after one run, 0.48 from a point drawn from the ball, and 0.45 from 100 and more radii away.
-_FARTHER = 15
+# that is sparse. On 600 points of an adversarially trained network for MNIST, eps 10, 0.42 stood
+# after one run, 0.48 from a point drawn from the ball, and 0.44 from 5 and 0.43 from 15 radii away.
+_FARTHER = 9
 
 
 class APGD(BaseAttack):
@@ -113,9 +113,9 @@ class APGD(BaseAttack):
     0.03, 0.06)``. For l1 it is that of [2]_, section 3: a step moves the steepest features only, a
     fifth of them at first and then two thirds of those which the best point has changed; it grows
     shorter by a factor of 1.5 down to a tenth of the radius, unless the best point has become
-    sparser.
-    The ascent spends 30 % of the steps in the ball of three times the radius, 30 % in that of twice
-    the radius, and the rest in the ball itself.
+    sparser. The ascent spends 30 % of the steps in the ball of three times the radius, 30 % in that
+    of twice the radius, and the rest in the ball itself. It starts from the projection of a point
+    far outside, which is sparse.
 
     The loss is compared through an increasing function of it that does not round to a constant
     where the model is sure. Points are ranked by the margin as in :class:`PGD`; the input itself is
@@ -344,7 +344,8 @@ def _climb_in_ball(search, space, u, n_moved, n_steps, factor):
         space = space if kept is None else space.take(kept)
         if not len(state.z):
             break
-        direction = spread_steepest(state.grad, state.n_moved.clamp_min(1).long())
+        grad = _without_walls(space, state.z, state.grad)
+        direction = spread_steepest(grad, state.n_moved.clamp_min(1).long())
         length = direction.abs().sum(1, keepdim=True).clamp_min_(1)
         u = _project(space, state.z + direction.mul_(state.step / length), factor)
         if k == n_steps:
@@ -361,6 +362,14 @@ def _climb_in_ball(search, space, u, n_moved, n_steps, factor):
             state.n_moved, state.n_changed = n_changed / 1.5, n_changed
             state.go_back(sparser)
     return state
+
+
+def _without_walls(space, u, grad):
+    """The gradient, with zeros where the box is in its way."""
+    if space.bottom is None:
+        return grad
+    wall = torch.where(grad > 0, space.top, space.bottom)
+    return torch.ne(u, wall, out=wall).mul_(grad)
 
 
 def _n_changed(u):

@@ -104,9 +104,10 @@ class AutoAttack(BaseAttack):
     a fifth of the input's or so: :class:`FMN` (in l2 and l1 for more of them, and the longer the
     nearer), and after 300 queries of :class:`Square` another 5,000 (8 for each feature, where that
     is less). Of what only a long search finds, nearly all is there, and these members have the
-    seeds that they have in "standard", so that both find the same. On 1,000 points and an adversarially trained network for
-    MNIST it had the verdict of "standard" on 99.8 to 100 % of the points (linf 0.3, l2 2.0, l1
-    10; three seeds), in a tenth to a quarter of the time (benchmarks/RESULTS.md).
+    seeds that they have in "standard", so that both find the same. On 1,000 points and an
+    adversarially trained network for MNIST it had the verdict of "standard" on 99.8 to 100 % of the
+    points (linf 0.3, l2 2.0, l1 10; three seeds), in a tenth to a quarter of the time
+    (benchmarks/RESULTS.md).
 
     :class:`FMN` is in "standard" because it is by far the strongest in l2 and l1: on that
     network it left 2 % standing at l2 2.0, where the other four left 10 %.

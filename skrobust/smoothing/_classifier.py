@@ -153,7 +153,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     ``n_samples`` votes would be enough.
 
     A certificate is about the vote of infinitely many noisy points, and in exact arithmetic.
-    :meth:`predict` takes ``n_selection`` of them and always answers, also where the vote is close.
+    :meth:`predict` takes ``n_selection`` of them and always answers, also where the vote is close:
+    there, an attack that is judged by it may seem to beat a certificate. That one is wrong with
+    probability ``alpha`` at most holds for inputs that were chosen without knowledge of the seed.
 
     To attacks by gradients it shows the mean of the probabilities under 16 fixed noise vectors
     (:func:`~skrobust.to_torch`), where the classifier inside has a view and the noise is added.

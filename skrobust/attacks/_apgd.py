@@ -344,7 +344,7 @@ def _climb_in_ball(search, space, u, n_moved, n_steps, factor):
         space = space if kept is None else space.take(kept)
         if not len(state.z):
             break
-        grad = _without_walls(space, state.z, state.grad)
+        grad = _without_walls(space, state.z, state.grad, radius)
         direction = spread_steepest(grad, state.n_moved.clamp_min(1).long())
         length = direction.abs().sum(1, keepdim=True).clamp_min_(1)
         u = _project(space, state.z + direction.mul_(state.step / length), factor)
@@ -364,12 +364,12 @@ def _climb_in_ball(search, space, u, n_moved, n_steps, factor):
     return state
 
 
-def _without_walls(space, u, grad):
-    """The gradient, with zeros where the box is in its way."""
+def _without_walls(space, u, grad, length):
+    """The gradient, with zeros where the box stops a step of that length at once."""
     if space.bottom is None:
         return grad
-    wall = torch.where(grad > 0, space.top, space.bottom)
-    return torch.ne(u, wall, out=wall).mul_(grad)
+    ahead = torch.sign(grad).mul_(length).add_(u).clamp_(space.bottom, space.top)
+    return torch.ne(ahead, u, out=ahead).mul_(grad)
 
 
 def _n_changed(u):

@@ -5,12 +5,13 @@ from statistics import median
 
 from skrobust.attacks import AutoAttack
 
+from . import _models
 from ._tools import mnist, reference_cnn, table, threads
 from .peers import absent, available, measure
 
 N_POINTS, SEEDS = 1000, (0, 1, 2)
 N_TIMED, ROUNDS = 200, 3
-EPS = {"linf": 0.3, "l2": 2.0, "l1": 10.0}
+EPS = {norm: _models.EPS["reference"][norm] for norm in ("linf", "l2", "l1")}
 TIMED_PEER = "torchattacks"
 
 

@@ -12,7 +12,7 @@ from skrobust.attacks import PGD
 from skrobust.defenses import AdversarialTraining
 from skrobust.metrics import robust_accuracy_curve, robust_accuracy_score
 
-from ._tools import digits, digits_mlp, mnist, mnist_cnn, ratio, table
+from ._tools import digits, digits_mlp, mnist, mnist_cnn, ratio, table, threads
 
 N_STEPS, TRAIN_STEPS = 40, 10
 
@@ -115,15 +115,15 @@ def main():
     X_train, X_test = X_train.astype(np.float32), X_test.astype(np.float32)
     X_mnist, y_mnist = mnist("train", 2560)
     rows = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rows.append(attack_cost("MLP 64-128-128-10, batch 64", digits_mlp(), X_test, y_test, 64, 25))
-    rows.append(
-        attack_cost("MNIST CNN, batch 256", mnist_cnn(), X_mnist[:512], y_mnist[:512], 256, 7)
-    )
-    rows.append(training_cost("MLP, batch 64", digits_mlp, X_train, y_train, 64, 25))
-    rows.append(training_cost("MNIST CNN, batch 256", mnist_cnn, X_mnist, y_mnist, 256, 5))
-    rows.append(curve_cost(5))
-    torch.set_num_threads(threads)
+    with threads(1):
+        rows.append(
+            attack_cost("MLP 64-128-128-10, batch 64", digits_mlp(), X_test, y_test, 64, 25)
+        )
+        rows.append(
+            attack_cost("MNIST CNN, batch 256", mnist_cnn(), X_mnist[:512], y_mnist[:512], 256, 7)
+        )
+        rows.append(training_cost("MLP, batch 64", digits_mlp, X_train, y_train, 64, 25))
+        rows.append(training_cost("MNIST CNN, batch 256", mnist_cnn, X_mnist, y_mnist, 256, 5))
+        rows.append(curve_cost(5))
     header = ["one thread", "reference, s", "skrobust, s", "ratio"]
     return table(header, rows) + "\n\n" + import_cost() + "\n"

@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import torch
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -21,7 +20,7 @@ from skrobust.defenses import (
 )
 from skrobust.metrics import robust_accuracy_score
 
-from ._tools import digits, spambase, table
+from ._tools import digits, spambase, table, threads
 
 N_SEEDS = 3
 
@@ -60,8 +59,6 @@ def closed_form():
 
 
 def main():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     defenses = {
         "StandardTraining": {"defense": StandardTraining()},
         "AdversarialTraining": {"defense": AdversarialTraining()},
@@ -70,12 +67,12 @@ def main():
         "GaussianAugmentation(0.1)": {"defense": GaussianAugmentation(0.1)},
         "AdversarialTraining, weight_averaging=0.99": {"weight_averaging": 0.99},
     }
-    rows = [row("digits, linf 0.1", digits(), 0.1, name, **p) for name, p in defenses.items()]
-    rows += [
-        row("spambase, linf 0.05", spambase(), 0.05, name, **defenses[name])
-        for name in ("StandardTraining", "AdversarialTraining", "TRADES(beta=6)")
-    ]
-    torch.set_num_threads(threads)
+    with threads(1):
+        rows = [row("digits, linf 0.1", digits(), 0.1, name, **p) for name, p in defenses.items()]
+        rows += [
+            row("spambase, linf 0.05", spambase(), 0.05, name, **defenses[name])
+            for name in ("StandardTraining", "AdversarialTraining", "TRADES(beta=6)")
+        ]
     header = ["data", "defense", "clean", "robust", "its range", "fit, s"]
     return (
         f"Medians of {N_SEEDS} seeds; robust accuracy under PGD with 50 steps and 5 restarts. One "

@@ -16,7 +16,7 @@ from skrobust import SmoothedClassifier
 from skrobust.metrics import certified_accuracy_score
 from skrobust.smoothing import FlipNoise
 
-from ._tools import DATA, lenet, mnist, ratio, reference_lenet, table
+from ._tools import DATA, lenet, mnist, ratio, reference_lenet, table, threads
 
 SIGMA, ALPHA, N_SELECTION, N_SAMPLES = 0.5, 0.001, 100, 100_000
 RADII = (0.25, 0.5, 1.0)
@@ -65,9 +65,9 @@ def fixed_n():
 
     rows = []
     for n_threads in (1, 2):
-        torch.set_num_threads(n_threads)
-        to_passes, *_ = ratio(partial(clf.certify, X), passes, rounds=5)
-        to_plain, _, seconds = ratio(partial(clf.certify, X), plain, rounds=3)
+        with threads(n_threads):
+            to_passes, *_ = ratio(partial(clf.certify, X), passes, rounds=5)
+            to_plain, _, seconds = ratio(partial(clf.certify, X), plain, rounds=3)
         microseconds = f"{seconds / len(X) / (n + N_SELECTION) * 1e6:.0f}"
         rows.append([n_threads, microseconds, f"{to_passes:.2f}", f"{to_plain:.2f}"])
     return table(["threads", "us a sample", "time / passes in channels last", "time / plain"], rows)

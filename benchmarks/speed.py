@@ -12,7 +12,7 @@ import torch
 
 from skrobust.attacks import APGD, DDN, FAB, FMN, PGD, CarliniWagner, Square
 
-from ._tools import mnist, ratio, reference_cnn, table
+from ._tools import mnist, ratio, reference_cnn, table, threads
 from .peers import PEERS, absent, available, run_peer
 
 N_POINTS, ROUNDS = 256, 5
@@ -84,24 +84,22 @@ def row_of(attack, norm, ours, eps, module, X, y):
     n_forward, n_backward = (round(n / len(X)) for n in (counted.n_forward, counted.n_backward))
     x = torch.from_numpy(X)
     cells = [attack, norm, n_forward, n_backward]
-    threads = torch.get_num_threads()
     for n_threads in (1, 2):
-        torch.set_num_threads(n_threads)
-        quotient, *_ = ratio(
-            lambda: ours.perturb(module, X, y),
-            lambda: bare_passes(module, x, n_forward, n_backward),
-            rounds=ROUNDS,
-        )
+        with threads(n_threads):
+            quotient, *_ = ratio(
+                lambda: ours.perturb(module, X, y),
+                lambda: bare_passes(module, x, n_forward, n_backward),
+                rounds=ROUNDS,
+            )
         cells.append(f"{quotient:.2f}")
-    torch.set_num_threads(1)
+    steps = ours.n_queries if attack == "Square" else ours.n_steps * ours.n_restarts
     quotients = {}
     for library in PEERS.get((attack, norm), ()):
         if library in LEFT_OUT or library not in available() or (library, attack, norm) in CRASH:
             continue
-        steps = {"Square": 400, "FAB": 20}.get(attack, 40)
         peer = partial(run_peer, library, attack, norm, module, X, y, eps=eps, n_steps=steps)
-        quotients[library], *_ = ratio(lambda: ours.perturb(module, X, y), peer, rounds=2)
-    torch.set_num_threads(threads)
+        with threads(1):
+            quotients[library], *_ = ratio(lambda: ours.perturb(module, X, y), peer, rounds=2)
     fastest = max(quotients, key=quotients.get, default=None)
     return [*cells, f"{quotients[fastest]:.2f} ({fastest})" if fastest else ""]
 

@@ -498,7 +498,7 @@ def test_a_new_one_has_the_new_weights(name):
     pull(direction)
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_floating_point():
-            tensor.data.mul_(1.5)  # is seen although torch does not count it as a change
+            tensor.data.mul_(1.5)  # which torch does not count as a change
     linearize = pullback(to_torch(module))
     after, pull = linearize(z)
     expected, expected_grad = by_autograd(module, z, direction)

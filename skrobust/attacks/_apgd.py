@@ -10,6 +10,7 @@ from .._space import Space
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseAttack
+from ._descent import movable
 from ._losses import LOSSES, likeliest_others
 from ._search import Search
 
@@ -344,7 +345,7 @@ def _climb_in_ball(search, space, u, n_moved, n_steps, factor):
         space = space if kept is None else space.take(kept)
         if not len(state.z):
             break
-        grad = _without_walls(space, state.z, state.grad, radius)
+        grad = movable(space, state.z, state.grad)
         direction = spread_steepest(grad, state.n_moved.clamp_min(1).long())
         length = direction.abs().sum(1, keepdim=True).clamp_min_(1)
         u = _project(space, state.z + direction.mul_(state.step / length), factor)
@@ -362,14 +363,6 @@ def _climb_in_ball(search, space, u, n_moved, n_steps, factor):
             state.n_moved, state.n_changed = n_changed / 1.5, n_changed
             state.go_back(sparser)
     return state
-
-
-def _without_walls(space, u, grad, length):
-    """The gradient, with zeros where the box stops a step of that length at once."""
-    if space.bottom is None:
-        return grad
-    ahead = torch.sign(grad).mul_(length).add_(u).clamp_(space.bottom, space.top)
-    return torch.ne(ahead, u, out=ahead).mul_(grad)
 
 
 def _n_changed(u):

@@ -1,6 +1,5 @@
 """The decoupled direction and norm attack."""
 
-from itertools import cycle
 from numbers import Integral, Real
 
 import torch
@@ -169,11 +168,11 @@ class DDN(MinimumNormAttack):
             model, space, labels, targeted=targeted, stop_on_success=stop_on_success
         )
         u, back = space.zeros(), torch.zeros_like(search.size_best)
-        shares = cycle(_NOISE)
         for run in range(self.n_restarts):
             if run:
                 noise = RowNoise(search.space.x, seed + run)
-                u, _, back = start_again(search, u, noise, next(shares))
+                share = _NOISE[(run - 1) % len(_NOISE)]
+                u, _, back = start_again(search, u, noise, share)
             u = self._descend(search, u, back)
         if len(search):
             search.look(u)

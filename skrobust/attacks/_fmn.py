@@ -1,6 +1,5 @@
 """The fast minimum-norm attack."""
 
-from itertools import cycle
 from numbers import Integral, Real
 
 import torch
@@ -118,9 +117,8 @@ class FMN(MinimumNormAttack):
     kept are drawn towards zero by the smallest of them, less and less; and there are restarts.
     A run is short, and the next starts around the best point, with noise of once (l1, l0), twice
     (linf), or by turns twice and once (l2) its largest change, and with a gamma that lets the
-    radius come back. On an
-    adversarially trained network for MNIST this made the median l2 norm of 100 points fall from
-    3.3 (one run of 200 steps) to 1.4 at the same number of passes.
+    radius come back. On an adversarially trained network for MNIST this made the median l2 norm
+    of 100 points fall from 3.3 (one run of 200 steps) to 1.4 at the same number of passes.
 
     On a linear model with two classes the result is the closest adversarial point, up to 0.2 %
     of its distance, or one feature more in l0. On other models nothing is guaranteed: the
@@ -190,11 +188,12 @@ class FMN(MinimumNormAttack):
             model, space, labels, targeted=targeted, stop_on_success=stop_on_success
         )
         u, unit, back = space.zeros(), None, torch.zeros_like(search.size_best)
-        shares = cycle(_NOISE[space.norm])
+        shares = _NOISE[space.norm]
         for run in range(self.n_restarts):
             if run:
                 noise = RowNoise(search.space.x, seed + run)
-                u, unit, back = start_again(search, u, noise, next(shares))
+                share = shares[(run - 1) % len(shares)]
+                u, unit, back = start_again(search, u, noise, share)
             u = self._descend(search, u, unit, back)
         if len(search):
             search.look(u)

@@ -67,7 +67,7 @@ class _Linearization:
 
     @cached_property
     @torch.no_grad()
-    def tuned(self):
+    def both_ways(self):
         """The steps with the weights in the memory format for passes forward and back."""
         return [step.prepare() for step in self.chain]
 
@@ -80,11 +80,11 @@ class _Linearization:
             or (isinstance(step, steps.Convolution) and step.layer.in_channels > _THIN)
             for step in self.chain
         )
-        return [step.prepare(contiguous=True) for step in self.chain] if thin else self.tuned
+        return [step.prepare(contiguous=True) for step in self.chain] if thin else self.both_ways
 
     @torch.no_grad()
     def __call__(self, z):
-        chain = self.tuned
+        chain = self.both_ways
         outputs: list = []
         kept: list = []
         for x in self._pieces(chain, z):

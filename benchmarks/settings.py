@@ -92,7 +92,7 @@ def gradient(view, x, direction):
 
 SETTINGS = {
     "channels last": (_memory_format, "_CHANNELS_LAST", set()),
-    "fold": (_steps, "folds", lambda weight, groups: False),
+    "fold": (_steps, "folds", lambda *_: False),
     "pieces": (_memory_format, "_VALUES_A_PIECE", 2**60),
 }
 
@@ -157,7 +157,7 @@ def folds():
         out, kept = plain.forward(x)
         runs = (partial(step.backward, out, kept) for step in (folded, plain))
         quotient, *_ = ratio(*runs, rounds=25)
-        rule = "fold" if _memory_format.folds(layer.weight, 1) else "oneDNN"
+        rule = "fold" if _memory_format.folds(layer.weight, 1, layer.dilation) else "oneDNN"
         rows.append([n_in, n_out, kernel_size, stride, f"{quotient:.2f}", rule])
     header = ["input channels", "output channels", "kernel", "stride", "fold / oneDNN", "rule"]
     return table(header, rows)

@@ -116,7 +116,8 @@ class APGD(BaseAttack):
     shorter by a factor of 1.5 down to a tenth of the radius, unless the best point has become
     sparser. The ascent spends 30 % of the steps in the ball of three times the radius, 30 % in that
     of twice the radius, and the rest in the ball itself. It starts from the projection of a point
-    far outside, which is sparse.
+    far outside, which is sparse; in l2 from a point on the sphere, in a random direction which the
+    box leaves.
 
     The loss is compared through an increasing function of it that does not round to a constant
     where the model is sure. Points are ranked by the margin as in :class:`PGD`; the input itself is
@@ -209,9 +210,19 @@ class APGD(BaseAttack):
                 start = search.region.random(noise)
                 if region.norm == "l1":
                     climb_sparsely(search, start, self.n_steps)
-                else:
-                    climb_by_halving(search, start, self.n_steps, self.rho, self.momentum)
+                    continue
+                if region.norm == "l2" and not region.unlimited:
+                    space = Space(region.threat, "l2", search.region.x)
+                    far = space.point(_at_distance(space, start, space.radius))
+                    start = search.region.project_(far)
+                climb_by_halving(search, start, self.n_steps, self.rho, self.momentum)
         return search.result()
+
+
+def _at_distance(space, z, radius):
+    """Perturbations of this norm, in the directions of the points ``z``."""
+    u = space.unit(z)
+    return u.mul_(radius / space.size(u).clamp_min_(torch.finfo(u.dtype).tiny))
 
 
 class _State(SimpleNamespace):
@@ -306,8 +317,7 @@ def _checkpoints(n_steps):
 def climb_sparsely(search, z, n_steps):
     """Auto-PGD in l1 from ``z``; what it finds is in ``search``."""
     space = Space(search.region.threat, "l1", search.region.x)
-    u = space.unit(z)
-    u.mul_(_FARTHER * space.radius / space.size(u).clamp_min_(torch.finfo(u.dtype).tiny))
+    u = _at_distance(space, z, _FARTHER * space.radius)
     n_wide = round(0.3 * n_steps)
     n_moved = torch.full_like(u[:, :1], 0.2 * u.shape[1])
     for factor, n in ((3, n_wide), (2, n_wide)):

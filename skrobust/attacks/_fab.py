@@ -53,7 +53,7 @@ class FAB(MinimumNormAttack):
         Runs for each target class: the first from the input, the others from random points half as
         far away as the best point known.
 
-    n_target_classes : int, default=3
+    n_target_classes : int, default=9
         How many other classes to head for, one after the other, beginning with the likeliest; the
         runs multiply. None means one run only, which takes in each step the class whose boundary is
         the closest, as in the original attack. A targeted attack ignores it.
@@ -157,7 +157,7 @@ class FAB(MinimumNormAttack):
         mask=None,
         n_steps=100,
         n_restarts=1,
-        n_target_classes=3,
+        n_target_classes=9,
         alpha_max=0.1,
         eta=1.05,
         beta=0.9,

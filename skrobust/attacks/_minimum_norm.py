@@ -16,6 +16,9 @@ from ._losses import Margin
 # by these shares of its distance, until the estimator agrees.
 _OVERSHOOTS = (1e-5, 1e-4, 1e-3, 1e-2)
 
+# A point is closer than another if it is by so many roundings.
+_TIE = 16
+
 
 class MinimumNormAttack(BaseAttack):
     """Base class of attacks that look for the closest adversarial point.
@@ -99,6 +102,9 @@ class NormSearch:
     confidence : float, default=0.0
         Margin that counts as none: all margins below are less this.
 
+    loss : type, default=Margin
+        What :meth:`gradient` climbs, a class of :mod:`skrobust.attacks._losses`.
+
     Attributes
     ----------
     u_best : tensor of shape (n_all, d)
@@ -111,16 +117,24 @@ class NormSearch:
         The rows that are still searched; None means all.
 
     space, loss
-        Of the rows that are still searched; the loss is the margin.
+        Of the rows that are still searched.
     """
 
     def __init__(
-        self, model, space, labels, *, targeted=False, stop_on_success=False, confidence=0.0
+        self,
+        model,
+        space,
+        labels,
+        *,
+        targeted=False,
+        stop_on_success=False,
+        confidence=0.0,
+        loss=Margin,
     ):
         self.model = model
         self.confidence = confidence
         self.whole = self.space = space
-        self.loss = Margin(labels, targeted=targeted)
+        self.loss = loss(labels, targeted=targeted)
         self.enough = space.radius if stop_on_success else 0.0
         self.u_best = space.zeros()
         self.size_best = self.u_best.new_full((len(self.u_best), 1), torch.inf)
@@ -168,7 +182,7 @@ class NormSearch:
         margin : tensor of shape (n, 1)
 
         grad : tensor of shape (n, d)
-            Of the margin, with respect to ``u``.
+            Of the loss, with respect to ``u``.
         """
         logits, pull = self.model(self.space.point(u))
         margin, direction = self.loss(logits)
@@ -180,9 +194,11 @@ class NormSearch:
         """Keep what is adversarial and closer than what was seen before."""
         size = torch.where(margin > 0, self.space.size(u), torch.inf)
         u_best, size_best = self.best()
+        # Rounding must not decide between two points of the same sphere.
+        closer = size < size_best * (1 - _TIE * torch.finfo(size.dtype).eps)
         # As a factor the comparison would take less time, and let the NaN of a wild model through.
-        torch.where(size < size_best, u, u_best, out=u_best)
-        torch.minimum(size, size_best, out=size_best)
+        torch.where(closer, u, u_best, out=u_best)
+        torch.where(closer, size, size_best, out=size_best)
         if self.rows is not None:
             self.u_best[self.rows], self.size_best[self.rows] = u_best, size_best
 

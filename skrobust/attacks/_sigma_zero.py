@@ -8,6 +8,7 @@ from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
 from ._descent import falling, first_distance, start_again
 from ._hyperplane import dual_size
+from ._losses import CrossEntropy
 from ._minimum_norm import MinimumNormAttack, NormSearch
 
 # Share of the step size that is left at the end of a run.
@@ -59,7 +60,7 @@ class SigmaZero(MinimumNormAttack):
     threshold : float, default=0.3
         Changes below it are put back at the beginning of a run, as a share of the box.
 
-    threshold_step : float, default=0.01
+    threshold_step : float, default=0.003
         By how much a step changes the threshold, as a share of the step size.
 
     sigma : float, default=1e-3
@@ -94,15 +95,16 @@ class SigmaZero(MinimumNormAttack):
     Notes
     -----
     In units in which the box of every feature has the length 1, with ``h(u) = sum_i u_i^2 /
-    (u_i^2 + sigma)`` for the count and ``m`` for the margin, a step is [1]_, Algorithm 1::
+    (u_i^2 + sigma)`` for the count and ``l`` for the cross-entropy, a step is [1]_, Algorithm 1::
 
-        g <- -grad h(u) where u is adversarial, grad m(u) elsewhere,
+        g <- -grad h(u) where u is adversarial, grad l(u) elsewhere,
         u <- clip(u + step g / max|g|),
         u_i <- 0 where |u_i| < t,
         t <- t + c step where u is adversarial, t - c step elsewhere.
 
-    It differs from the paper in this: there the gradients of ``h`` and ``m`` are added where a
-    point is not adversarial, which depends on the scale of the logits; where X has no bounds,
+    It differs from the paper in this: there the gradients of ``h`` and of the margin are added
+    where a point is not adversarial, which depends on the scale of the logits; the cross-entropy
+    takes the place of the margin, whose nearest class changes on the way; where X has no bounds,
     twice the change that would suffice on the linearised model takes the place of the box; and
     there are restarts. A run is short, and the next starts around the best point, with noise of
     half the size of its largest change. On an adversarially trained network for MNIST this made
@@ -154,7 +156,7 @@ class SigmaZero(MinimumNormAttack):
         n_restarts=8,
         step_size=1.0,
         threshold=0.3,
-        threshold_step=0.01,
+        threshold_step=0.003,
         sigma=1e-3,
         batch_size="auto",
         verbose=0,
@@ -177,7 +179,12 @@ class SigmaZero(MinimumNormAttack):
 
     def _attack_batch(self, model, space, labels, *, seed, targeted, stop_on_success):
         search = NormSearch(
-            model, space, labels, targeted=targeted, stop_on_success=stop_on_success
+            model,
+            space,
+            labels,
+            targeted=targeted,
+            stop_on_success=stop_on_success,
+            loss=CrossEntropy,
         )
         u, unit = space.zeros(), space.widest()
         for run in range(self.n_restarts):

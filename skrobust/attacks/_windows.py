@@ -12,7 +12,7 @@ import torch
 from .._region import norm_of
 
 # Both lists of window sizes end in windows this small. A bump needs room for its two halves.
-_LEAST_BUMP_SIDE = 3
+_LEAST_BUMP_SIDE = 5
 _TILES_A_SIDE = 5
 
 

@@ -37,16 +37,17 @@ def convolution_format(weight):
     return torch.contiguous_format
 
 
-def folds(weight, groups):
-    """Whether the gradient to the input is a matrix product and a fold.
+def folds(weight, groups, dilation):
+    """Whether the gradient to the input is a matrix product and a sum of shifted images.
 
     oneDNN computes 16 channels of the input even if there are fewer, so that its time does not
-    depend on them, while that of a fold is proportional: of 140 shapes 0.2 to 0.8 for the 50 of
-    this rule, 0.5 to 11 for the rest. On two threads up to 1.1, as a fold takes only one.
+    depend on them, while that of the sum is proportional: of ten shapes 0.3 to 0.9 for the six of
+    this rule, 1.0 to 1.6 for the rest, on one thread and on two.
     """
     n_out, n_in = weight.shape[:2]
     few = n_in * (n_out + 40) < 8 * n_out
-    return few and groups == 1 and convolution_format(weight) is torch.channels_last
+    usual = groups == 1 and all(step == 1 for step in dilation)
+    return few and usual and convolution_format(weight) is torch.channels_last
 
 
 def channels_last(x):

@@ -177,7 +177,7 @@ class Convolution(Step):
         if not contiguous and convolution_format(weight) is torch.channels_last:
             weight = channels_last(weight)
         window = (layer.stride, self.padding, layer.dilation)
-        kind = _Folded if folds(weight, layer.groups) else _Plain
+        kind = _Folded if folds(weight, layer.groups, layer.dilation) else _Plain
         return kind(weight, bias, window, layer.groups)
 
 
@@ -196,15 +196,56 @@ class _Plain(Step):
 
 
 class _Folded(_Plain):
+    """With a gradient to the input by one matrix product, and a sum of images that are shifted.
+
+    The kernel is cut into blocks of the size of the stride, the last of them filled up with zeros:
+    what an output hands to one block are neighbours in the input, and the next output's lie beside
+    them. So the sum over blocks is over planes, one for each place in a block, that are a pixel
+    apart; the planes are interleaved at the end.
+    """
+
     def __init__(self, weight, bias, window, groups):
         super().__init__(weight, bias, window, groups)
-        self.columns = weight.flatten(1).T
+        n_out, n_in, height, width = weight.shape
+        (rows, columns), *_ = window
+        self.blocks = -(-height // rows), -(-width // columns)
+        below, right = self.blocks[0] * rows - height, self.blocks[1] * columns - width
+        whole = nn.functional.pad(weight, (0, right, 0, below))
+        cut = whole.reshape(n_out, n_in, self.blocks[0], rows, self.blocks[1], columns)
+        self.by_block = cut.permute(2, 4, 1, 3, 5, 0).reshape(-1, n_out)
 
     def backward(self, grad, kept):
-        stride, padding, dilation = self.window
-        patches = torch.matmul(self.columns, grad.flatten(2))
-        size, kernel_size = kept.shape[2:], self.weight.shape[2:]
-        return nn.functional.fold(patches, size, kernel_size, dilation, padding, stride)
+        (n, n_in, *size), (stride, padding, _) = kept.shape, self.window
+        n_out, height, width = grad.shape[1:]
+        pixels = grad.permute(0, 2, 3, 1).reshape(-1, n_out)
+        parts = torch.mm(self.by_block, pixels.T).view(*self.blocks, -1, n, height, width)
+        # As far as the blocks reach, or the input and what pads it.
+        n_rows, n_columns = (
+            max(n_outputs + n_blocks - 1, -(-(length + pad) // step))
+            for n_outputs, n_blocks, length, pad, step in zip(
+                (height, width), self.blocks, size, padding, stride, strict=True
+            )
+        )
+        planes = parts.new_zeros(parts.shape[2], n, n_rows, n_columns)
+        for i in range(self.blocks[0]):
+            for j in range(self.blocks[1]):
+                planes[:, :, i : i + height, j : j + width] += parts[i, j]
+        planes = planes.view(n_in, *stride, n, n_rows, n_columns)
+        image = parts.new_empty(n, n_in, *size)
+        for i in range(stride[0]):
+            top, y = _first_pixel(i, stride[0], padding[0])
+            for j in range(stride[1]):
+                left, x = _first_pixel(j, stride[1], padding[1])
+                part = image[:, :, y :: stride[0], x :: stride[1]]
+                plane = planes[:, i, j, :, top : top + part.shape[2], left : left + part.shape[3]]
+                part.copy_(plane.transpose(0, 1))
+        return image
+
+
+def _first_pixel(place, stride, padding):
+    """Where in a plane the padding ends, and the pixel that stands there."""
+    n_skipped = -(-(padding - place) // stride)
+    return n_skipped, stride * n_skipped + place - padding
 
 
 class Pooling(Step):

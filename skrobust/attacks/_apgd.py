@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import torch
 
-from .._region import project_ball, spread_steepest
+from .._region import norm_of, project_ball, spread_steepest
 from .._space import Space
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseAttack
 from ._descent import movable
 from ._losses import LOSSES, likeliest_others
-from ._search import Search
+from ._search import Search, replace_rows_
 
 # In l1 the ascent starts so many radii away in a random direction: what the projection leaves of
 # that is sparse. On 600 points of an adversarially trained network for MNIST, eps 10, 0.42 stood
@@ -244,18 +244,13 @@ class _State(SimpleNamespace):
         """Go on to points, which are remembered where the loss is the largest so far."""
         self.n_improved += value > self.value
         self.z, self.grad, self.value = z, grad, value
-        better = value > self.value_max
-        wide = better.view(-1, *[1] * (z.ndim - 1))
-        torch.where(wide, z, self.z_max, out=self.z_max)
-        torch.where(wide, grad, self.grad_max, out=self.grad_max)
-        torch.maximum(value, self.value_max, out=self.value_max)
+        bests = (self.z_max, z), (self.grad_max, grad), (self.value_max, value)
+        replace_rows_(value > self.value_max, *bests)
 
     def go_back(self, where):
         """Return to the best point in some of the rows."""
-        wide = where.view(-1, *[1] * (self.z.ndim - 1))
-        self.z = torch.where(wide, self.z_max, self.z)
-        self.grad = torch.where(wide, self.grad_max, self.grad)
-        self.value = torch.where(where, self.value_max, self.value)
+        bests = (self.z, self.z_max), (self.grad, self.grad_max), (self.value, self.value_max)
+        replace_rows_(where, *bests)
 
     def take(self, kept):
         """Keep some of the rows."""
@@ -324,7 +319,7 @@ def climb_sparsely(search, z, n_steps):
         if n:
             u = _project(space, u, factor)
             u = _climb_in_ball(search, space, u, n_moved, n, factor).z_max
-            n_moved = _n_changed(u) / 1.5
+            n_moved = norm_of(u, "l0", keepdim=True) / 1.5
     _climb_in_ball(search, space, _project(space, u, 1), n_moved, n_steps - 2 * n_wide, 1)
 
 
@@ -366,17 +361,13 @@ def _climb_in_ball(search, space, u, n_moved, n_steps, factor):
         grad, value, kept = evaluate(u)
         state.move(u, grad, value)
         if k % period == 0:
-            n_changed = _n_changed(state.z_max)
+            n_changed = norm_of(state.z_max, "l0", keepdim=True)
             sparser = n_changed < 0.95 * state.n_changed
             shorter = (state.step / 1.5).clamp_min(radius / 10)
             state.step = torch.where(sparser, radius, shorter)
             state.n_moved, state.n_changed = n_changed / 1.5, n_changed
             state.go_back(sparser)
     return state
-
-
-def _n_changed(u):
-    return torch.count_nonzero(u, dim=1).unsqueeze(1).to(u)
 
 
 def _project(space, u, factor):

@@ -6,9 +6,8 @@ import torch
 
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
-from ._descent import falling, first_distance, movable, rate_of_radius, start_again
+from ._descent import LOSSES_BY_TURNS, falling, first_distance, movable, rate_of_radius, start_again
 from ._hyperplane import dual_size
-from ._losses import CrossEntropy
 from ._minimum_norm import MinimumNormAttack, NormSearch
 
 # Noise of the restarts by turns, as a multiple of the largest change of the best point.
@@ -18,7 +17,7 @@ _NOISE = (2.0, 1.0)
 class DDN(MinimumNormAttack):
     """Decoupled direction and norm attack: gradient steps on a sphere that shrinks and grows.
 
-    Each step climbs the cross-entropy and comes back to a sphere around the input, whose radius becomes
+    Each step climbs the loss and comes back to a sphere around the input, whose radius becomes
     smaller where the point is adversarial and larger where it is not. Restarts begin at random
     points around the best one.
 
@@ -85,15 +84,17 @@ class DDN(MinimumNormAttack):
 
     Notes
     -----
-    With the margin ``m`` and the gradient ``g`` of the cross-entropy over ``1 - p_y`` (the
-    margin's own with two classes) at the perturbation ``u``, without the features that a bound
-    holds back, a step is [1]_, Algorithm 1::
+    With the margin ``m`` and the gradient ``g`` of the loss at the perturbation ``u``, without the
+    features that a bound holds back, a step is [1]_, Algorithm 1::
 
         r <- (1 - gamma) r              where m > 0,
         r <- ||u|| + |m| / ||g||        where m <= 0 and the run has not crossed the boundary yet,
         r <- (1 + gamma) r              where m <= 0 otherwise,
         u <- u + step g / ||g||,
         u <- clip(r u / ||u||).
+
+    The loss is the cross-entropy, over ``1 - p_y``, in the first run and every other, and the
+    margin in those between; with two classes they are the same.
 
     It differs from the paper in this: the first radii are not 1 but where the linearised model
     has its boundary, and steps are relative to the radius, so that no unit of X is preferred;
@@ -167,15 +168,11 @@ class DDN(MinimumNormAttack):
 
     def _attack_batch(self, model, space, labels, *, seed, targeted, stop_on_success):
         search = NormSearch(
-            model,
-            space,
-            labels,
-            targeted=targeted,
-            stop_on_success=stop_on_success,
-            loss=CrossEntropy,
+            model, space, labels, targeted=targeted, stop_on_success=stop_on_success
         )
         u, back = space.zeros(), torch.zeros_like(search.size_best)
         for run in range(self.n_restarts):
+            search.climb(LOSSES_BY_TURNS[run % 2])
             if run:
                 noise = RowNoise(search.space.x, seed + run)
                 share = _NOISE[(run - 1) % len(_NOISE)]

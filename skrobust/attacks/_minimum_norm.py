@@ -11,6 +11,7 @@ from ..threat import ThreatModel
 from ..utils._sklearn import Interval
 from ._base import BaseAttack
 from ._losses import Margin
+from ._search import replace_rows_
 
 # Where an estimator disagrees with its view about a point on the boundary, the point goes outwards
 # by these shares of its distance, until the estimator agrees.
@@ -102,9 +103,6 @@ class NormSearch:
     confidence : float, default=0.0
         Margin that counts as none: all margins below are less this.
 
-    loss : type, default=Margin
-        What :meth:`gradient` climbs, a class of :mod:`skrobust.attacks._losses`.
-
     Attributes
     ----------
     u_best : tensor of shape (n_all, d)
@@ -117,24 +115,16 @@ class NormSearch:
         The rows that are still searched; None means all.
 
     space, loss
-        Of the rows that are still searched.
+        Of the rows that are still searched; the loss is the margin until :meth:`climb`.
     """
 
     def __init__(
-        self,
-        model,
-        space,
-        labels,
-        *,
-        targeted=False,
-        stop_on_success=False,
-        confidence=0.0,
-        loss=Margin,
+        self, model, space, labels, *, targeted=False, stop_on_success=False, confidence=0.0
     ):
         self.model = model
         self.confidence = confidence
         self.whole = self.space = space
-        self.loss = loss(labels, targeted=targeted)
+        self.loss = Margin(labels, targeted=targeted)
         self.enough = space.radius if stop_on_success else 0.0
         self.u_best = space.zeros()
         self.size_best = self.u_best.new_full((len(self.u_best), 1), torch.inf)
@@ -142,6 +132,10 @@ class NormSearch:
 
     def __len__(self):
         return len(self.space.x)
+
+    def climb(self, loss):
+        """Let :meth:`gradient` be that of another loss, a class of ``_losses``, from now on."""
+        self.loss = loss(self.loss.index[:, 0], targeted=self.loss.targeted)
 
     def look(self, u):
         """Judge perturbations, one for each row that is searched.
@@ -196,9 +190,7 @@ class NormSearch:
         u_best, size_best = self.best()
         # Rounding must not decide between two points of the same sphere.
         closer = size < size_best * (1 - _TIE * torch.finfo(size.dtype).eps)
-        # As a factor the comparison would take less time, and let the NaN of a wild model through.
-        torch.where(closer, u, u_best, out=u_best)
-        torch.where(closer, size, size_best, out=size_best)
+        replace_rows_(closer, (u_best, u), (size_best, size))
         if self.rows is not None:
             self.u_best[self.rows], self.size_best[self.rows] = u_best, size_best
 

@@ -163,9 +163,8 @@ class Search:
             x_best, margin_best = x_best[self.rows], margin_best[self.rows]
         if self.stop_on_success:  # whether a row is dropped at once must make no difference
             margin = margin.where(margin_best <= 0, -torch.inf)
-        better = (margin > margin_best).view(self.row_shape)
+        replace_rows_(margin > margin_best, (x_best, z))
         torch.fmax(margin, margin_best, out=margin_best)
-        torch.where(better, z, x_best, out=x_best)
         if self.rows is not None:
             self.x_best[self.rows], self.margin_best[self.rows] = x_best, margin_best
 
@@ -180,6 +179,26 @@ class Search:
         self.rows = kept if self.rows is None else self.rows[kept]
         self.region, self.loss = self.region.take(kept), self.loss.take(kept)
         return kept
+
+
+def replace_rows_(where, *pairs):
+    """In each pair, write rows of the second tensor into the first.
+
+    As a factor the choice would take no more time, and let the NaN of a wild model through.
+
+    Parameters
+    ----------
+    where : boolean tensor of shape (n, 1)
+
+    *pairs : pairs of tensors of shape (n, ...)
+    """
+    if where.device.type != "cpu":  # any other device would have to wait
+        for target, source in pairs:
+            torch.where(where.view(-1, *[1] * (source.ndim - 1)), source, target, out=target)
+        return
+    rows = where.flatten().nonzero()[:, 0]
+    for target, source in pairs:
+        target.index_copy_(0, rows, source.index_select(0, rows))
 
 
 def _mean(tensors):

@@ -179,13 +179,9 @@ class SigmaZero(MinimumNormAttack):
 
     def _attack_batch(self, model, space, labels, *, seed, targeted, stop_on_success):
         search = NormSearch(
-            model,
-            space,
-            labels,
-            targeted=targeted,
-            stop_on_success=stop_on_success,
-            loss=CrossEntropy,
+            model, space, labels, targeted=targeted, stop_on_success=stop_on_success
         )
+        search.climb(CrossEntropy)
         u, unit = space.zeros(), space.widest()
         for run in range(self.n_restarts):
             if run:

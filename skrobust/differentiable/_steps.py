@@ -97,6 +97,13 @@ class View(Step):
         return grad.reshape(shape).contiguous(memory_format=memory_format)
 
 
+class Flatten(View):
+    """A row for each sample."""
+
+    def __init__(self):
+        super().__init__(lambda x: x.flatten(1))
+
+
 class Affine(Step):
     writes = True
 
@@ -108,6 +115,36 @@ class Affine(Step):
 
     def backward(self, grad, kept):
         return torch.matmul(grad, self.weight)
+
+
+class FlattenedAffine(Step):
+    """What follows convolutions: a linear layer of all pixels and channels."""
+
+    writes = True
+
+    def __init__(self, layer, n_channels):
+        self.layer, self.n_channels = layer, n_channels
+
+    def prepare(self, *, contiguous=False):
+        weight, bias = self.layer.weight, self.layer.bias
+        if contiguous or convolution_format(weight) is torch.contiguous_format:
+            return _AffineOfPixels(weight, bias, (0, 1, 2, 3))
+        # In the order in which the convolutions leave the values, so that none of them moves.
+        weight = weight.unflatten(1, (self.n_channels, -1)).transpose(1, 2).flatten(1)
+        return _AffineOfPixels(weight, bias, (0, 2, 3, 1))
+
+
+class _AffineOfPixels(Step):
+    def __init__(self, weight, bias, order):
+        self.weight, self.bias, self.order = weight, bias, order
+        self.back = tuple(order.index(i) for i in range(4))
+
+    def forward(self, x):
+        x = x.permute(self.order)
+        return nn.functional.linear(x.flatten(1), self.weight, self.bias), x.shape
+
+    def backward(self, grad, kept):
+        return torch.matmul(grad, self.weight).view(kept).permute(self.back)
 
 
 class Scaling(Step):

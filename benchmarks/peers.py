@@ -269,8 +269,8 @@ def _run_torchattacks(name, norm, module, x, y, eps, options, batch_size):
 
     if name in ("APGDT", "FAB", "AutoAttack"):
         options = {"n_classes": module(x[:1]).shape[1], **options}
-    if name == "AutoAttack":
-        options = {"seed": 0, **options}
+    if name in ("APGD", "APGDT", "FAB", "Square", "AutoAttack"):  # they seed torch themselves
+        options = {"seed": torch.initial_seed(), **options}
     if eps is not None:
         options = {"eps": eps, **options}
     return getattr(torchattacks, name)(module, **options)(x, y).detach().numpy()

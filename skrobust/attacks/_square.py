@@ -1,12 +1,13 @@
 """Square Attack: random search on the scores, one window of features at a time."""
 
 from abc import ABC, abstractmethod
-from itertools import chain, groupby
+from itertools import groupby
 from math import prod
 from numbers import Integral, Real
 
 import torch
 
+from .._region import norm_of
 from .._space import Space
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
@@ -298,7 +299,7 @@ class _Moves(ABC):
     A move is written into ``z``, the one tensor of points there is, and taken back where it is
     refused: what it costs goes with the size of the window. What a move needs and does not depend
     on where the rows are is made ready for several queries at once, as tensors of shape (n_queries,
-    n_parts, n_samples, k). Choices are numbers, 0 or 1, with which `lerp` is exact, and on a CPU
+    n_samples, k). Choices are numbers, 0 or 1, with which `lerp` is exact, and on a CPU
     several times faster than `where` with booleans.
     """
 
@@ -331,17 +332,18 @@ class _Moves(ABC):
     def take(self, rows):
         """Keep some of the rows."""
         if self.n_ready:
-            left = [parts[len(parts) - self.n_ready :] for parts in self.ready]
-            self._make_ready(*(parts[:, :, rows] for parts in left))
+            left = {name: part[len(part) - self.n_ready :] for name, part in self.ready.items()}
+            self._make_ready(**{name: part[:, rows] for name, part in left.items()})
 
-    def _make_ready(self, *tensors):
-        self.ready, self.n_ready = tensors, len(tensors[0])
-        self.views = list(zip(*map(_views, tensors), strict=True))
+    def _make_ready(self, **parts):
+        self.ready, self.n_ready = parts, len(parts["index"])
+        # To make views is most of what a small window costs: all of them by one call.
+        self.views = {name: part.unbind(0) for name, part in parts.items()}
 
     def _next_ready(self):
-        """All parts that were made ready for the next query."""
+        """What was made ready for the next query, name by name."""
         self.n_ready -= 1
-        return chain(*self.views[-1 - self.n_ready])
+        return {name: views[-1 - self.n_ready] for name, views in self.views.items()}
 
 
 class _Flips(_Moves):
@@ -371,11 +373,12 @@ class _Flips(_Moves):
         self.has_side = up is not None
         if self.has_side:
             low, high = torch.lerp(low, high, up), torch.lerp(high, low, up)
-        self._make_ready(index.unsqueeze(1), torch.stack([low, high], 1))
+        self._make_ready(index=index, one=low, other=high)
 
     def propose(self):
         """Move a window of each row."""
-        self.index, one, other = self._next_ready()
+        ready = self._next_ready()
+        self.index, one, other = ready["index"], ready["one"], ready["other"]
         self.old = self.z.gather(1, self.index)
         turned = torch.empty_like(one)
         if self.has_side:
@@ -418,7 +421,7 @@ class _Transfers(_Moves):
         u.mul_(radius / space.size(u).clamp_min_(_tiny(u)))
         space.clip_(u)
         self.z = space.point(u).flatten(1)
-        self.left = (radius**2 if space.norm == "l2" else radius) - self._mass(u)
+        self.left = self._plus(torch.full_like(u[:, :1], self._mass(radius)), self._size_of(u), -1)
 
     def take(self, rows):
         """Keep some of the rows."""
@@ -430,88 +433,87 @@ class _Transfers(_Moves):
     def prepare(self, draws, size, n_queries):
         """Draw both windows of the next queries and the bumps, and look up the room for them."""
         pairs = self.windows.draw(draws, size, 2 * n_queries).unflatten(0, (n_queries, 2))
+        source, index = pairs.unbind(1)
         x_source, x = _at(self.x, pairs).unbind(1)
-        parts = {"x_source": x_source, "x": x}
-        parts["bump"] = self.windows.bump(draws, size, n_queries)
+        ready = {"source": source, "index": index, "x_source": x_source, "x": x}
+        ready["bump"] = self.windows.bump(draws, size, n_queries)
         scale = self.space.scale
         if not isinstance(scale, float):
-            parts["scale_source"], parts["scale"] = _at(scale, pairs).unbind(1)
+            ready["scale_source"], ready["scale"] = _at(scale, pairs).unbind(1)
         if self.space.bottom is not None:
             low, high = self.box
             if not self.box_is_flat:
-                low, high = (_at(side, pairs[:, 1]) for side in self.box)
-                parts |= {"low": low, "high": high}
+                low, high = (_at(side, index) for side in self.box)
+                ready |= {"low": low, "high": high}
             for name, side in ("down", low), ("up", high):
-                parts[name] = _over(side - x, parts.get("scale"))
-        self._names = ["both", "source", "index", *parts]
-        both = pairs.transpose(1, 2).flatten(2).unsqueeze(1)
-        self._make_ready(both, pairs, torch.stack(list(parts.values()), 1))
+                ready[name] = _over(side - x, ready.get("scale"))
+        self._make_ready(**ready)
 
     def propose(self):
         """Empty one window of each row, and fill another."""
-        z, parts = self.z, dict(zip(self._names, self._next_ready(), strict=True))
-        index, x, scale = parts["index"], parts["x"], parts.get("scale")
-        self.both = parts["both"]
-        self.old = z.gather(1, self.both)
-        taken = self.old[:, : index.shape[1]] - parts["x_source"]
-        mass = self._mass(_over(taken, parts.get("scale_source"))).add_(self.left)
-        z.scatter_(1, parts["source"], parts["x_source"])
+        z, ready = self.z, self._next_ready()
+        index, x, scale = ready["index"], ready["x"], ready.get("scale")
+        self.source, self.x_source, self.index = ready["source"], ready["x_source"], index
+        self.old_source, self.old = z.gather(1, self.source), z.gather(1, index)
+        taken = _over(self.old_source - self.x_source, ready.get("scale_source"))
+        mass = self._plus(self.left, self._size_of(taken))
+        z.scatter_(1, self.source, self.x_source)
         # Both windows may share values, which are empty by now.
-        u, mass = self._blend(_over(z.gather(1, index) - x, scale), parts["bump"], mass)
+        u, mass = self._blend(_over(z.gather(1, index) - x, scale), ready["bump"], mass)
         if self.space.bottom is not None:
-            u = self._fit(u, parts["down"], parts["up"], mass)
-        self.left_new = mass.sub_(self._mass(u))
-        new = u.add_(x) if scale is None else u.mul_(scale).add_(x)
+            u = self._fit(u, ready["down"], ready["up"], mass)
+        self.left_new = self._plus(mass, self._size_of(u), -1)
+        self.new = u.add_(x) if scale is None else u.mul_(scale).add_(x)
         if self.space.bottom is not None:
             # The box by its own numbers: behind it may be a square root.
-            new.clamp_(*(self.box if self.box_is_flat else (parts["low"], parts["high"])))
-        z.scatter_(1, index, new)
-        # As it is now, where both windows share values.
-        self.new = z.gather(1, self.both)
+            self.new.clamp_(*(self.box if self.box_is_flat else (ready["low"], ready["high"])))
+        z.scatter_(1, index, self.new)
 
     def settle(self, accepted):
         """Take the moves of the other rows back."""
         accepted = accepted.to(self.z)
-        self.z.scatter_(1, self.both, torch.lerp(self.old, self.new, accepted))
+        # In this order, as both windows may share values.
+        self.z.scatter_(1, self.source, torch.lerp(self.old_source, self.x_source, accepted))
+        self.z.scatter_(1, self.index, torch.lerp(self.old, self.new, accepted))
         self.left = torch.lerp(self.left, self.left_new, accepted)
 
     def _blend(self, old, bump, mass):
         """What is there plus the bump, with all the mass there is, as much in each channel."""
         n, n_channels = len(old), self.windows.n_channels
-        mass_old = self._mass(old)
-        mass = mass.add_(mass_old).clamp_min_(0)
+        mass = self._plus(mass, self._size_of(old)).clamp_min_(0)
         share = mass
         if n_channels > 1:
             old, bump = (u.reshape(n * n_channels, -1) for u in (old, bump))
             share = (mass / n_channels).repeat_interleave(n_channels, 0)
-            mass_old = self._mass(old)
         # A little less than all of it, so that a bump of opposite sign does not leave zero.
-        shorter = self._root(mass_old.clamp_min_(_tiny(old)).reciprocal_())
-        u = torch.addcmul(bump, old, shorter, value=0.999)
-        u *= self._root(share / self._mass(u))
+        size = self._size_of(old).clamp_min_(_tiny(old) ** 0.5)
+        u = torch.addcdiv(bump, old, size, value=0.999)
+        u.mul_(self._root(share) / self._size_of(u))
         return u.view(n, -1), mass
 
     def _fit(self, u, down, up, mass):
         """Cut off what does not fit into the box, and put it where there is room."""
         cut = u.clamp(down, up)
-        lost = mass - self._mass(cut)
-        free = self._mass(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
-        factor = lost.div_(free.clamp_min_(_tiny(u))).add_(1).clamp_(1, _MOST_FILLED)
+        lost = self._plus(mass, self._size_of(cut), -1)
+        free = self._size_of(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
+        free = self._mass(free).clamp_min_(_tiny(u))
+        factor = lost.div_(free).add_(1).clamp_(1, _MOST_FILLED)
         return u.mul_(self._root(factor)).clamp_(down, up)
 
-    def _mass(self, u):
-        return (u * u if self.space.norm == "l2" else u.abs()).sum(1, keepdim=True)
+    def _size_of(self, u):
+        return norm_of(u, self.space.norm, keepdim=True)
+
+    def _mass(self, size):
+        return size * size if self.space.norm == "l2" else size
+
+    def _plus(self, mass, size, sign=1):
+        """The mass and that of something of this size."""
+        if self.space.norm == "l2":
+            return torch.addcmul(mass, size, size, value=sign)
+        return torch.add(mass, size, alpha=sign)
 
     def _root(self, mass):
-        return mass.sqrt_() if self.space.norm == "l2" else mass
-
-
-def _views(parts):
-    """Of shape (n_samples, k), those of one query after the other."""
-    n_queries, n_parts = parts.shape[:2]
-    # By one call for all of them: to make views is most of what a small window costs.
-    views = parts.flatten(0, 1).unbind(0)
-    return [views[i * n_parts : (i + 1) * n_parts] for i in range(n_queries)]
+        return mass.sqrt() if self.space.norm == "l2" else mass
 
 
 def _box(space):

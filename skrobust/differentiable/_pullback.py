@@ -75,7 +75,7 @@ class _Linearization:
     @cached_property
     @torch.no_grad()
     def forward_alone(self):
-        """The same for passes forward, which few channels make in less time in contiguous memory."""
+        """For passes forward: few channels make them in less time in contiguous memory."""
         thin = not any(
             isinstance(step, steps.Pooling)
             or (isinstance(step, steps.Convolution) and step.layer.in_channels > _THIN)

@@ -427,7 +427,7 @@ def _largest(size, count):
     return among
 
 
-def spread_steepest(direction, n_moved, *, work=None):
+def spread_steepest(direction, n_moved):
     """Signs of the largest entries of each row, zero elsewhere.
 
     Parameters
@@ -438,16 +438,13 @@ def spread_steepest(direction, n_moved, *, work=None):
         How many entries; fewer where fewer differ from zero, and more where several are as large
         as the smallest of them.
 
-    work : Work, default=None
-        Working memory in the shape of ``direction``, to be used again.
-
     Returns
     -------
     signs : tensor of shape (n, d)
     """
-    size = torch.abs(direction, out=None if work is None else work[1])
+    size = direction.abs()
     reached = torch.ge(size, _threshold(size, n_moved), out=size)
-    return torch.sign(direction).mul_(reached)
+    return direction.sign().mul_(reached)
 
 
 def _threshold(size, count):

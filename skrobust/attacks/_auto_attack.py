@@ -326,7 +326,7 @@ _MEMBERS: dict = {
     "standard": [
         (APGD, {}),
         (APGD, {"loss": "dlr", "n_target_classes": 9}),
-        (FAB, {"n_target_classes": 9}),
+        (FAB, {}),
         *_FMNS,
         (Square, {}),
     ],

@@ -184,7 +184,7 @@ class Search:
 def replace_rows_(where, *pairs):
     """In each pair, write rows of the second tensor into the first.
 
-    As a factor the choice would take no more time, and let the NaN of a wild model through.
+    Choices by factors would take less time, and let the NaN of a wild model through.
 
     Parameters
     ----------

@@ -441,11 +441,13 @@ def test_rows_do_not_depend_on_the_batch(monkeypatch):
         assert torch.equal(linearize.logits(z[rows]), logits)
 
 
-def test_no_rows():
-    module = CONVOLUTIONAL["max pooling"]()
-    logits, pull = pullback(to_torch(module))(torch.zeros(0, *IMAGE))
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_no_rows(name):
+    module = CONVOLUTIONAL[name]()
+    shape = image_shape(module)
+    logits, pull = pullback(to_torch(module))(torch.zeros(0, *shape))
     assert logits.shape == (0, N_CLASSES)
-    assert pull(logits).shape == (0, *IMAGE)
+    assert pull(logits).shape == (0, *shape)
 
 
 def state(module):

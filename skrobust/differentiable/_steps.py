@@ -4,6 +4,8 @@
 be called again.
 """
 
+from math import prod
+
 import torch
 from torch import nn
 from torch.nn.modules.utils import _pair
@@ -255,7 +257,9 @@ class _Folded(_Plain):
         (n, n_in, *size), (stride, padding, _) = kept.shape, self.window
         n_out, height, width = grad.shape[1:]
         pixels = grad.permute(0, 2, 3, 1).reshape(-1, n_out)
-        parts = torch.mm(self.by_block, pixels.T).view(*self.blocks, -1, n, height, width)
+        places = n_in, *stride
+        parts = torch.mm(self.by_block, pixels.T)
+        parts = parts.view(*self.blocks, prod(places), n, height, width)
         # As far as the blocks reach, or the input and what pads it.
         n_rows, n_columns = (
             max(n_outputs + n_blocks - 1, -(-(length + pad) // step))
@@ -263,11 +267,11 @@ class _Folded(_Plain):
                 (height, width), self.blocks, size, padding, stride, strict=True
             )
         )
-        planes = parts.new_zeros(parts.shape[2], n, n_rows, n_columns)
+        planes = parts.new_zeros(prod(places), n, n_rows, n_columns)
         for i in range(self.blocks[0]):
             for j in range(self.blocks[1]):
                 planes[:, :, i : i + height, j : j + width] += parts[i, j]
-        planes = planes.view(n_in, *stride, n, n_rows, n_columns)
+        planes = planes.view(*places, n, n_rows, n_columns)
         image = parts.new_empty(n, n_in, *size)
         for i in range(stride[0]):
             top, y = _first_pixel(i, stride[0], padding[0])

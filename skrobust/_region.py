@@ -369,7 +369,7 @@ def _shrink_l1_(size, room, radius, work):
         torch.clamp(size.sub_(step), zero, room, out=value)
         excess = value.sum(1, keepdim=True).sub_(radius)
         unsettled = excess.abs() > radius * (4 * precision)
-        left = _where(unsettled)
+        left = rows_where(unsettled)
         if not len(left):
             break
         too_small = (excess > 0).to(size.dtype)  # a factor: a mask would take more time
@@ -461,7 +461,7 @@ def _threshold(size, count):
     return threshold.clamp_min_(_tiny(size)).masked_fill_(count < 1, torch.inf)
 
 
-def _where(mask):
+def rows_where(mask):
     """Rows of a column of booleans that are true."""
     return mask.flatten().nonzero()[:, 0]
 

@@ -139,6 +139,10 @@ class Space:
         """Norm of each row, of shape (n, 1)."""
         return norm_of(u, self.norm, keepdim=True)
 
+    def resize_(self, u, size):
+        """Give perturbations another norm, in place; those that are zero stay so."""
+        return u.mul_(size / self.size(u).clamp_min_(torch.finfo(u.dtype).tiny))
+
 
 def _widths(threat, n_features):
     """Length of the box of each feature; 1 where it has none."""

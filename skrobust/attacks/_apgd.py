@@ -213,16 +213,10 @@ class APGD(BaseAttack):
                     continue
                 if region.norm == "l2" and not region.unlimited:
                     space = Space(region.threat, "l2", search.region.x)
-                    far = space.point(_at_distance(space, start, space.radius))
+                    far = space.point(space.resize_(space.unit(start), space.radius))
                     start = search.region.project_(far)
                 climb_by_halving(search, start, self.n_steps, self.rho, self.momentum)
         return search.result()
-
-
-def _at_distance(space, z, radius):
-    """Perturbations of this norm, in the directions of the points ``z``."""
-    u = space.unit(z)
-    return u.mul_(radius / space.size(u).clamp_min_(torch.finfo(u.dtype).tiny))
 
 
 class _State(SimpleNamespace):
@@ -312,7 +306,7 @@ def _checkpoints(n_steps):
 def climb_sparsely(search, z, n_steps):
     """Auto-PGD in l1 from ``z``; what it finds is in ``search``."""
     space = Space(search.region.threat, "l1", search.region.x)
-    u = _at_distance(space, z, _FARTHER * space.radius)
+    u = space.resize_(space.unit(z), _FARTHER * space.radius)
     n_wide = round(0.3 * n_steps)
     n_moved = torch.full_like(u[:, :1], 0.2 * u.shape[1])
     for factor, n in ((3, n_wide), (2, n_wide)):

@@ -96,13 +96,12 @@ class DDN(MinimumNormAttack):
     The loss is the cross-entropy, over ``1 - p_y``, in the first run and every other, and the
     margin in those between; with two classes they are the same.
 
-    It differs from the paper in this: the first radii are not 1 but where the linearised model
-    has its boundary, and steps are relative to the radius, so that no unit of X is preferred;
-    gamma falls; and there are restarts. A run is
-    short, and the next starts around the best point, with noise of by turns twice and once its
-    largest change, and with a gamma that lets the radius come back. On an adversarially trained
-    network for MNIST this made the median norm of 100 points fall from 2.0 (one run of 200
-    steps) to 1.3 at the same number of passes.
+    It differs from the paper in this: the first radii are not 1 but where the linearised model has
+    its boundary, and steps are relative to the radius, so that no unit of X is preferred; gamma
+    falls; and there are restarts. A run is short, and the next starts around the best point, with
+    noise of by turns twice and once its largest change, and with a gamma that lets the radius come
+    back. On an adversarially trained network for MNIST this made the median norm of 100 points fall
+    from 2.0 (one run of 200 steps) to 1.3 at the same number of passes.
 
     On a linear model with two classes the result is the closest adversarial point, up to one
     per cent of its distance. On other models nothing is guaranteed: the distance is an upper
@@ -206,6 +205,5 @@ class DDN(MinimumNormAttack):
             radius = torch.where(adversarial, radius / factor, larger).minimum(most)
             length = radius * (self.step_size * falling(k, self.n_steps))
             u = torch.addcmul(u, grad / slope, length)
-            size = search.space.size(u).clamp_min_(torch.finfo(u.dtype).tiny)
-            u = search.space.clip_(u.mul_(radius / size))
+            u = search.space.clip_(search.space.resize_(u, radius))
         return u

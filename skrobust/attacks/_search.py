@@ -2,6 +2,7 @@
 
 import torch
 
+from .._region import rows_where
 from ._losses import TowardsClass
 
 
@@ -196,7 +197,7 @@ def replace_rows_(where, *pairs):
         for target, source in pairs:
             torch.where(where.view(-1, *[1] * (source.ndim - 1)), source, target, out=target)
         return
-    rows = where.flatten().nonzero()[:, 0]
+    rows = rows_where(where)
     for target, source in pairs:
         target.index_copy_(0, rows, source.index_select(0, rows))
 

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 
 import torch
 
-from .._region import norm_of
 from .._space import Space
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
@@ -114,7 +113,8 @@ class Square(BaseAttack):
     empties one window of its perturbation, adds a bump to what is in another, and scales the latter
     so that the whole has norm ``eps``. What the box cuts off goes to the rest of the window at
     once, which the paper leaves to later windows: with inputs in a box, as images are, the attack
-    is much stronger for it.
+    is much stronger for it. The windows of bumps become no smaller than five pixels a side, where
+    the paper's become three: the first thousand queries find more by that.
 
     Flat samples have no places, and a window is a random set of features instead. In linf every
     feature of it goes from the end where it is to the other; in l2 and l1 the bump has random
@@ -418,10 +418,10 @@ class _Transfers(_Moves):
         u = self.windows.bumps(draws)
         # A little inside the ball: what is judged must not move when its rounding is made good.
         radius = space.radius * (1 - 64 * torch.finfo(u.dtype).eps)
-        u.mul_(radius / space.size(u).clamp_min_(_tiny(u)))
-        space.clip_(u)
+        space.clip_(space.resize_(u, radius))
         self.z = space.point(u).flatten(1)
-        self.left = self._plus(torch.full_like(u[:, :1], self._mass(radius)), self._size_of(u), -1)
+        budget = torch.full_like(u[:, :1], self._mass(radius))
+        self.left = self._plus(budget, space.size(u), -1)
 
     def take(self, rows):
         """Keep some of the rows."""
@@ -456,13 +456,13 @@ class _Transfers(_Moves):
         self.source, self.x_source, self.index = ready["source"], ready["x_source"], index
         self.old_source, self.old = z.gather(1, self.source), z.gather(1, index)
         taken = _over(self.old_source - self.x_source, ready.get("scale_source"))
-        mass = self._plus(self.left, self._size_of(taken))
+        mass = self._plus(self.left, self.space.size(taken))
         z.scatter_(1, self.source, self.x_source)
         # Both windows may share values, which are empty by now.
         u, mass = self._blend(_over(z.gather(1, index) - x, scale), ready["bump"], mass)
         if self.space.bottom is not None:
             u = self._fit(u, ready["down"], ready["up"], mass)
-        self.left_new = self._plus(mass, self._size_of(u), -1)
+        self.left_new = self._plus(mass, self.space.size(u), -1)
         self.new = u.add_(x) if scale is None else u.mul_(scale).add_(x)
         if self.space.bottom is not None:
             # The box by its own numbers: behind it may be a square root.
@@ -480,28 +480,25 @@ class _Transfers(_Moves):
     def _blend(self, old, bump, mass):
         """What is there plus the bump, with all the mass there is, as much in each channel."""
         n, n_channels = len(old), self.windows.n_channels
-        mass = self._plus(mass, self._size_of(old)).clamp_min_(0)
-        share = mass
+        size = self.space.size(old)
+        share = mass = self._plus(mass, size).clamp_min_(0)
         if n_channels > 1:
             old, bump = (u.reshape(n * n_channels, -1) for u in (old, bump))
             share = (mass / n_channels).repeat_interleave(n_channels, 0)
+            size = self.space.size(old)
         # A little less than all of it, so that a bump of opposite sign does not leave zero.
-        size = self._size_of(old).clamp_min_(_tiny(old) ** 0.5)
-        u = torch.addcdiv(bump, old, size, value=0.999)
-        u.mul_(self._root(share) / self._size_of(u))
+        u = torch.addcdiv(bump, old, size.clamp_min_(_tiny(old) ** 0.5), value=0.999)
+        u.mul_(self._root(share) / self.space.size(u))
         return u.view(n, -1), mass
 
     def _fit(self, u, down, up, mass):
         """Cut off what does not fit into the box, and put it where there is room."""
         cut = u.clamp(down, up)
-        lost = self._plus(mass, self._size_of(cut), -1)
-        free = self._size_of(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
+        lost = self._plus(mass, self.space.size(cut), -1)
+        free = self.space.size(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
         free = self._mass(free).clamp_min_(_tiny(u))
         factor = lost.div_(free).add_(1).clamp_(1, _MOST_FILLED)
         return u.mul_(self._root(factor)).clamp_(down, up)
-
-    def _size_of(self, u):
-        return norm_of(u, self.space.norm, keepdim=True)
 
     def _mass(self, size):
         return size * size if self.space.norm == "l2" else size

@@ -134,6 +134,29 @@ def memory_formats():
     return table(header, rows)
 
 
+def outputs_alone():
+    """Time of outputs alone in blocks, relative to channels last and to the module itself."""
+    rows = []
+    for name, make, shape in [
+        ("MNIST CNN", mnist_cnn, (1, 28, 28)),
+        ("LeNet", lenet, (1, 28, 28)),
+        ("VGG", vgg, (3, 32, 32)),
+    ]:
+        module = make().eval().requires_grad_(False)
+        view = to_torch(module)
+        in_blocks = pullback(view)
+        with patch.object(_memory_format, "_WORTH_BLOCKS", 1_000):
+            channels_last = pullback(view)
+            channels_last.logits(torch.rand(1, *shape))
+        for n_rows in (16, 85, 256):
+            x = torch.rand(n_rows, *shape)
+            references = partial(channels_last.logits, x), torch.no_grad()(partial(module, x))
+            ours = partial(in_blocks.logits, x)
+            quotients = [f"{ratio(ours, reference, rounds=9)[0]:.2f}" for reference in references]
+            rows.append([name, n_rows, *quotients])
+    return table(["model", "rows", "blocks / channels last", "blocks / module"], rows)
+
+
 def folds():
     """Time of the gradient to the input of a convolution by fold, relative to oneDNN."""
     rows = []
@@ -229,6 +252,6 @@ def main():
     for n_threads in sorted({1, before}):
         torch.set_num_threads(n_threads)
         parts.append(f"On {n_threads} thread{'s' * (n_threads > 1)}:")
-        parts += [memory_formats(), folds(), training_formats()]
+        parts += [memory_formats(), outputs_alone(), folds(), training_formats()]
     torch.set_num_threads(before)
     return "\n\n".join(parts) + "\n"

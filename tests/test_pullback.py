@@ -1,6 +1,7 @@
 """The shortcut around autograd gives what autograd gives."""
 
 import gc
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from skrobust import RobustClassifier, to_torch
 from skrobust.defenses import StandardTraining
 from skrobust.differentiable import _memory_format
 from skrobust.differentiable._pullback import pullback
-from skrobust.differentiable._steps import Autograd, Convolution
+from skrobust.differentiable._steps import Autograd, Blocks, Convolution
 from skrobust.differentiable._training_format import training_format
 from skrobust.nn import CNN, MLP
 
@@ -377,12 +378,57 @@ def test_random_networks_as_autograd(seed):
 def test_convolutional_in_single_precision(name):
     module = CONVOLUTIONAL[name]()
     z = torch.randn(5, *image_shape(module))
-    logits, pull = pullback(to_torch(module))(z)
+    linearize = pullback(to_torch(module))
+    logits, pull = linearize(z)
     direction = torch.randn_like(logits)
     grad = pull(direction)
+    alone = linearize.logits(z)
     expected, expected_grad = by_autograd(module.double(), z.double(), direction.double())
     assert_close(logits.double(), expected, 2e-6)
     assert_close(grad.double(), expected_grad, 2e-6)
+    assert_close(alone.double(), expected, 2e-6)
+
+
+def in_blocks(linearize):
+    return any(isinstance(step, Blocks) for step in linearize.forward_alone)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_outputs_alone_in_single_precision(seed):
+    torch.manual_seed(seed)
+    network, shape = random_network(np.random.default_rng(seed))
+    linearize = pullback(to_torch(deepcopy(network).float()))
+    for n_rows in (1, 5):
+        for z in (
+            torch.randn(n_rows, *shape),
+            torch.randn(n_rows, *reversed(shape)).permute(0, 3, 2, 1),
+            torch.randn(1, *shape).expand(n_rows, *shape),
+        ):
+            before = z.clone()
+            actual, expected = linearize.logits(z), network(z.double())
+            assert_close(actual.double(), expected, 1e-5)
+            assert torch.equal(z, before)
+            assert torch.equal(actual, linearize.logits(z))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_where_outputs_alone_are_computed_in_blocks():
+    first, second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 20, 5, 2)
+
+    def computed_in_blocks(*layers):
+        return in_blocks(pullback(to_torch(convolutional(*layers))))
+
+    assert computed_in_blocks(first, nn.ReLU(), second)
+    assert computed_in_blocks(
+        first, trained(nn.BatchNorm2d(8)), nn.MaxPool2d(2), nn.Identity(), second, nn.Tanh()
+    )
+    assert not computed_in_blocks(first, nn.ReLU())
+    assert not computed_in_blocks(first, nn.Tanh(), second)
+    assert computed_in_blocks(first, nn.AvgPool2d(2), second)
+    assert not computed_in_blocks(first, nn.AvgPool2d(2, divisor_override=3), second)
+    assert not computed_in_blocks(first, nn.AvgPool2d(2, ceil_mode=True), second)
+    assert not computed_in_blocks(first, nn.MaxPool2d(2, dilation=2), nn.Conv2d(8, 4, 2))
+    assert not in_blocks(pullback(to_torch(convolutional(first, second).double())))
 
 
 @pytest.mark.usefixtures("formats")
@@ -438,16 +484,18 @@ def test_rows_do_not_depend_on_the_batch(monkeypatch):
         logits, pull = linearize(z[rows])
         assert_close(logits, whole[rows], 1e-6)
         assert_close(pull(direction[rows]), grad[rows], 1e-6)
-        assert torch.equal(linearize.logits(z[rows]), logits)
+        assert_close(linearize.logits(z[rows]), logits, 1e-6)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_no_rows(name):
     module = CONVOLUTIONAL[name]()
     shape = image_shape(module)
-    logits, pull = pullback(to_torch(module))(torch.zeros(0, *shape))
+    linearize = pullback(to_torch(module))
+    logits, pull = linearize(torch.zeros(0, *shape))
     assert logits.shape == (0, N_CLASSES)
     assert pull(logits).shape == (0, *shape)
+    assert linearize.logits(torch.zeros(0, *shape)).shape == (0, N_CLASSES)
 
 
 def state(module):

@@ -406,6 +406,7 @@ class _Transfers(_Moves):
         super().__init__(space.x, windows)
         self.space = space
         self.x = space.x.flatten(1)
+        self.one = self.x.new_ones(())
         self.box = _box(space)
         self.box_is_flat = isinstance(self.box[0], float)
 
@@ -497,7 +498,7 @@ class _Transfers(_Moves):
         lost = self._plus(mass, self.space.size(cut), -1)
         free = self.space.size(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
         free = self._mass(free).clamp_min_(_tiny(u))
-        factor = lost.div_(free).add_(1).clamp_(1, _MOST_FILLED)
+        factor = torch.addcdiv(self.one, lost, free).clamp_(1, _MOST_FILLED)
         return u.mul_(self._root(factor)).clamp_(down, up)
 
     def _mass(self, size):

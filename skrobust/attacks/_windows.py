@@ -115,8 +115,10 @@ class Squares:
     def bump(self, draws, side, n_windows):
         """A pattern for each of the windows, in each channel of norm 1: lying or standing."""
         turned = draws.coin(n_windows).T.unsqueeze(2)
-        pattern = torch.lerp(*self._patterns(side, turned), turned)
-        return pattern.mul_(self.up(draws, side, n_windows).mul_(2).sub_(1))
+        up = _by_window(draws.coin(self.n_channels * n_windows), n_windows)
+        which = torch.add(up, turned, alpha=2).flatten().long()
+        patterns = self._patterns(side, up).index_select(0, which)
+        return patterns.view(*up.shape[:2], -1)
 
     def _offsets(self, side):
         if side not in self._made:
@@ -124,12 +126,12 @@ class Squares:
         return self._made[side]
 
     def _patterns(self, side, like):
+        """Lying and standing, down and up: tensor of shape (4, side * side)."""
         if ("bump", side) not in self._made:
             bump = _bump(side).to(like)
             bump /= norm_of(bump.view(1, -1), self.norm)
-            self._made["bump", side] = [
-                form.repeat(self.n_channels, 1, 1).view(1, -1) for form in (bump, bump.T)
-            ]
+            forms = [sign * form for form in (bump, bump.T) for sign in (-1, 1)]
+            self._made["bump", side] = torch.stack(forms).flatten(1)
         return self._made["bump", side]
 
 

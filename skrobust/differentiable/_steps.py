@@ -21,9 +21,13 @@ class Step:
 
     writes = False
 
-    def prepare(self, *, contiguous=False):
-        """Step for the present weights; with its convolution in contiguous memory if so wanted."""
+    def prepare(self):
+        """Step for the present weights."""
         return self
+
+    def in_blocks(self):
+        """Function that gives the output from an input in oneDNN's own layout; None without one."""
+        return
 
     def value(self, x):
         """Output alone."""
@@ -127,13 +131,17 @@ class FlattenedAffine(Step):
     def __init__(self, layer, n_channels):
         self.layer, self.n_channels = layer, n_channels
 
-    def prepare(self, *, contiguous=False):
+    def prepare(self):
         weight, bias = self.layer.weight, self.layer.bias
-        if contiguous or convolution_format(weight) is torch.contiguous_format:
-            return _AffineOfPixels(weight, bias, (0, 1, 2, 3))
+        if convolution_format(weight) is torch.contiguous_format:
+            return self.of_contiguous()
         # In the order in which the convolutions leave the values, so that none of them moves.
         weight = weight.unflatten(1, (self.n_channels, -1)).transpose(1, 2).flatten(1)
         return _AffineOfPixels(weight, bias, (0, 2, 3, 1))
+
+    def of_contiguous(self):
+        """Step for the present weights, for an input in contiguous memory."""
+        return _AffineOfPixels(self.layer.weight, self.layer.bias, (0, 1, 2, 3))
 
 
 class _AffineOfPixels(Step):
@@ -178,7 +186,7 @@ class Normalization(Step):
         shift = -layer.running_mean * scale
         return scale, shift + layer.bias if layer.affine else shift
 
-    def prepare(self, *, contiguous=False):
+    def prepare(self):
         return _ChannelScaling(*self.scale_and_shift())
 
 
@@ -205,19 +213,29 @@ class Convolution(Step):
         self.padding = padding
         self.normalization = None
 
-    def prepare(self, *, contiguous=False):
+    def prepare(self):
+        weight, bias = self._weight_and_bias()
+        # Of the weight, too, only a copy is converted: a few microseconds for every pass.
+        if convolution_format(weight) is torch.channels_last:
+            weight = channels_last(weight)
         layer = self.layer
-        weight, bias = layer.weight, layer.bias
+        window = (layer.stride, self.padding, layer.dilation)
+        kind = _Folded if folds(weight, layer.groups, layer.dilation) else _Plain
+        return kind(weight, bias, window, layer.groups)
+
+    def in_blocks(self):
+        weight, bias = self._weight_and_bias()
+        window = (self.layer.stride, self.padding, self.layer.dilation, self.layer.groups)
+        weight = weight.to_mkldnn()
+        return lambda x: torch.conv2d(x, weight, bias, *window)
+
+    def _weight_and_bias(self):
+        weight, bias = self.layer.weight, self.layer.bias
         if self.normalization is not None:
             scale, shift = self.normalization.scale_and_shift()
             weight = weight * scale.view(-1, 1, 1, 1)
             bias = shift if bias is None else torch.addcmul(shift, bias, scale)
-        # Of the weight, too, only a copy is converted: a few microseconds for every pass.
-        if not contiguous and convolution_format(weight) is torch.channels_last:
-            weight = channels_last(weight)
-        window = (layer.stride, self.padding, layer.dilation)
-        kind = _Folded if folds(weight, layer.groups, layer.dilation) else _Plain
-        return kind(weight, bias, window, layer.groups)
+        return weight, bias
 
 
 class _Plain(Step):
@@ -289,6 +307,19 @@ def _first_pixel(place, stride, padding):
     return n_skipped, stride * n_skipped + place - padding
 
 
+class Blocks(Step):
+    """Steps in oneDNN's own layout, for outputs alone."""
+
+    def __init__(self, functions):
+        self.functions = functions
+
+    def value(self, x):
+        x = x.to_mkldnn()
+        for function in self.functions:
+            x = function(x)
+        return x.to_dense()
+
+
 class Pooling(Step):
     writes = True
 
@@ -308,6 +339,12 @@ class MaxPooling(Pooling):
         out, indices = _aten.max_pool2d_with_indices(x, *self.window)
         return out, (indices, x.shape, format_of(x))
 
+    def in_blocks(self):
+        *_, dilation, _ = self.window
+        if tuple(dilation) != (1, 1):
+            return None
+        return lambda x: torch.max_pool2d(x, *self.window)
+
     def backward(self, grad, kept):
         indices, *like = kept
         x = self._like_input(grad, like)
@@ -322,6 +359,13 @@ class AveragePooling(Pooling):
 
     def forward(self, x):
         return nn.functional.avg_pool2d(x, *self.window), (x.shape, format_of(x))
+
+    def in_blocks(self):
+        *_, ceil_mode, _, divisor = self.window
+        # oneDNN counts what lies behind the padding, and knows no divisor.
+        if ceil_mode or divisor:
+            return None
+        return lambda x: nn.functional.avg_pool2d(x, *self.window)
 
     def backward(self, grad, kept):
         return _aten.avg_pool2d_backward(grad, self._like_input(grad, kept), *self.window)
@@ -340,6 +384,9 @@ class ReLU(Step):
         if self.in_place:
             return _threshold_backward_out(grad, kept, 0, grad_input=grad)
         return _aten.threshold_backward(grad, kept, 0)
+
+    def in_blocks(self):
+        return torch.relu_
 
 
 class Activation(Step):

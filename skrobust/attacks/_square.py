@@ -28,9 +28,6 @@ _READY_AT_ONCE = 32
 # After so many queries the fallen are dropped where looking for them makes the device wait.
 _PATIENCE = 16
 
-# What a box cuts off from a bump may enlarge the mass of the rest by this factor.
-_MOST_FILLED = 1e12
-
 
 class Square(BaseAttack):
     """Square Attack: random search that asks for scores only.
@@ -111,10 +108,10 @@ class Square(BaseAttack):
     channels, as in [1]_, Algorithms 1 to 3, and with ``norm="l1"`` in [2]_. In linf a query sets a
     window to ``x - eps`` or ``x + eps``, one of both a channel, clipped to the box. In l2 and l1 it
     empties one window of its perturbation, adds a bump to what is in another, and scales the latter
-    so that the whole has norm ``eps``. What the box cuts off goes to the rest of the window at
-    once, which the paper leaves to later windows: with inputs in a box, as images are, the attack
-    is much stronger for it. The windows of bumps become no smaller than five pixels a side, where
-    the paper's become three: the first thousand queries find more by that.
+    so that the whole has norm ``eps``. A bump of which the box cuts off a part grows by as much
+    before it is cut, which the paper leaves to later windows: with inputs in a box, as images are,
+    the attack is much stronger for it. The windows of bumps become no smaller than five pixels a
+    side, where the paper's become three: the first thousand queries find more by that.
 
     Flat samples have no places, and a window is a random set of features instead. In linf every
     feature of it goes from the end where it is to the other; in l2 and l1 the bump has random
@@ -406,7 +403,6 @@ class _Transfers(_Moves):
         super().__init__(space.x, windows)
         self.space = space
         self.x = space.x.flatten(1)
-        self.one = self.x.new_ones(())
         self.box = _box(space)
         self.box_is_flat = isinstance(self.box[0], float)
 
@@ -421,7 +417,7 @@ class _Transfers(_Moves):
         radius = space.radius * (1 - 64 * torch.finfo(u.dtype).eps)
         space.clip_(space.resize_(u, radius))
         self.z = space.point(u).flatten(1)
-        budget = torch.full_like(u[:, :1], self._mass(radius))
+        budget = self._plus(torch.zeros_like(u[:, :1]), torch.full_like(u[:, :1], radius))
         self.left = self._plus(budget, space.size(u), -1)
 
     def take(self, rows):
@@ -493,16 +489,9 @@ class _Transfers(_Moves):
         return u.view(n, -1), mass
 
     def _fit(self, u, down, up, mass):
-        """Cut off what does not fit into the box, and put it where there is room."""
-        cut = u.clamp(down, up)
-        lost = self._plus(mass, self.space.size(cut), -1)
-        free = self.space.size(torch.eq(cut, u, out=torch.empty_like(u)).mul_(u))
-        free = self._mass(free).clamp_min_(_tiny(u))
-        factor = torch.addcdiv(self.one, lost, free).clamp_(1, _MOST_FILLED)
-        return u.mul_(self._root(factor)).clamp_(down, up)
-
-    def _mass(self, size):
-        return size * size if self.space.norm == "l2" else size
+        """Grow by as much as does not fit into the box, and cut it off."""
+        kept = self.space.size(u.clamp(down, up)).clamp_min_(_tiny(u) ** 0.5)
+        return u.mul_(self._root(mass) / kept).clamp_(down, up)
 
     def _plus(self, mass, size, sign=1):
         """The mass and that of something of this size."""

@@ -74,7 +74,9 @@ class Squares:
 
     def draw(self, draws, side, n_windows):
         """Windows for each row: int64 tensor of shape (n_windows, n, k)."""
-        return self._corners(draws, side, n_windows).T.unsqueeze(2) + self._offsets(side)
+        # Contiguous, so that what one query reads is in one place.
+        corners = self._corners(draws, side, n_windows).T.contiguous()
+        return corners.unsqueeze(2) + self._offsets(side)
 
     def _corners(self, draws, side, n_windows):
         """Upper left corners of windows: int64 tensor of shape (n, n_windows)."""

@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
+
+from skrobust.utils._passes import fast_passes
 
 PASSES = """
 import resource
@@ -33,3 +37,12 @@ def test_freed_memory_is_kept():
     output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     # An activation has 1,024 pages, and without there is a fault for most of them in every pass.
     assert int(output) < 1024
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_cudnn_sums_in_one_order(monkeypatch, before):
+    # What that does needs a GPU; that it is so inside, and as before outside, does not.
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
+    with fast_passes(nn.ReLU(), 1):
+        assert torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.deterministic == before

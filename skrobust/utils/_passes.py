@@ -1,4 +1,4 @@
-"""What makes torch run many passes fast: its threads, and memory that stays."""
+"""What makes torch run many passes fast, and alike: threads, memory that stays, order of sums."""
 
 from contextlib import contextmanager
 from functools import cache
@@ -20,19 +20,24 @@ _LARGEST_BLOCK = 2**25 - 2**16
 def fast_passes(module, n_rows):
     """Context for many passes of so many rows.
 
-    There is one thread inside where the passes are too small to share; else as many as before.
+    There is one thread inside where the passes are too small to share; else as many as before. And
+    cuDNN sums in one order: the gradients of convolutions would have other bits each time. On an
+    H100 attacks took as long with it as without, 0.8 to 1.2 of the time.
     """
     _keep_freed_memory()
-    n_threads = torch.get_num_threads()
+    cudnn = torch.backends.cudnn
+    n_threads, deterministic = torch.get_num_threads(), cudnn.deterministic
     work = n_rows * sum(t.numel() for t in chain(module.parameters(), module.buffers()))
-    if n_threads == 1 or work >= _WORTH_THREADS:
-        yield
-        return
-    torch.set_num_threads(1)
+    alone = n_threads > 1 and work < _WORTH_THREADS
+    cudnn.deterministic = True
+    if alone:
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(n_threads)
+        cudnn.deterministic = deterministic
+        if alone:
+            torch.set_num_threads(n_threads)
 
 
 @cache

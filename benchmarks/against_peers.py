@@ -173,13 +173,13 @@ def rows_of(name, model):
         known = [record for record in records if "error" not in record]
         if not known:
             continue
-        ours_too = attack, norm, n_steps
-        if ours_too not in measured:  # the options are the peers'
+        key = attack, norm, n_steps
+        if key not in measured:  # the options are the peers'
             run = attack, norm, module, X, y, EPS[name][norm], n_steps
             with threads(1):
-                records = [measure_ours(*run, seed) for seed in seeds_of(name, attack)]
-            measured[ours_too] = mean_of(records)
-        mine = measured[ours_too]
+                ours = [measure_ours(*run, seed) for seed in seeds_of(name, attack)]
+            measured[key] = mean_of(ours)
+        mine = measured[key]
         rows.append(_row(attack, norm, len(X), n_steps, options, mine, known))
         print(name, *rows[-1], flush=True)
     return rows

@@ -106,8 +106,8 @@ class AutoAttack(BaseAttack):
     is less). Of what only a long search finds, nearly all is there, and these members have the
     seeds that they have in "standard", so that both find the same. On 1,000 points and an
     adversarially trained network for MNIST it had the verdict of "standard" on 99.9 to 100 % of the
-    points (linf 0.3, l2 2.0, l1 10; three seeds), in a quarter to a third of the CPU time of the
-    standard ensemble of another library (benchmarks/RESULTS.md).
+    points (linf 0.3, l2 2.0, l1 10; two seeds), in about a quarter of the CPU time of the standard
+    ensemble of another library (benchmarks/RESULTS.md).
 
     :class:`FMN` is in "standard" because it is by far the strongest in l2 and l1: on that
     network it left 2 % standing at l2 2.0, where the other four left 10 %.

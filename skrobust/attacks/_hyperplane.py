@@ -2,6 +2,7 @@
 
 import torch
 
+from .._region import rows_where
 from ._losses import likeliest_others
 
 # Differences of logits up to so many roundings of the largest count as none.
@@ -137,7 +138,7 @@ class Hyperplane:
         size = (gain - total).add_(wanted).clamp_min_(0).div_(self.a.clamp_min(self.tiny))
         d.scatter_(1, self.index, torch.minimum(size, room).mul_(sign))
         if self.n_steepest < self.w.shape[1]:
-            short = (total[:, -1:] < wanted)[:, 0].nonzero()[:, 0]
+            short = rows_where(total[:, -1:] < wanted)
             if len(short):  # by themselves: which of equals comes first must not depend on others
                 plane = Hyperplane(self.space.take(short), self.w[short], self.w.shape[1])
                 d[short] = plane.step(gap[short], None if u is None else u[short])
@@ -153,7 +154,7 @@ def _newton(t, gap, limit, gain, steep):
         slope = _dot(torch.gt(limit, t, out=flags), steep)
         wanted = left.div_(slope.clamp_min_(number.tiny)).clamp_max_(number.max)
         t_before, t = t, torch.fmax(t, wanted)
-        unsettled = (t > t_before)[:, 0].nonzero()[:, 0]
+        unsettled = rows_where(t > t_before)
         if not len(unsettled):
             return t
         if 2 * len(unsettled) < len(t):  # most rows need three rounds, and a few need more

@@ -6,6 +6,7 @@ from numbers import Real
 import numpy as np
 import torch
 
+from .._region import rows_where
 from .._space import Space
 from ..threat import ThreatModel
 from ..utils._sklearn import Interval
@@ -210,7 +211,7 @@ class NormSearch:
         """
         if self.u_best.device.type != "cpu":  # any other device would have to wait
             return None
-        kept = (self.best()[1][:, 0] > self.enough).nonzero()[:, 0]
+        kept = rows_where(self.best()[1] > self.enough)
         if len(self) - len(kept) < max(1, len(self) // 8):
             return None
         self.rows = kept if self.rows is None else self.rows[kept]

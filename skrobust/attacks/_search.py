@@ -174,7 +174,7 @@ class Search:
         if not self.stop_on_success:
             return None
         margin = self.margin_best if self.rows is None else self.margin_best[self.rows]
-        kept = (margin <= 0).nonzero()[:, 0]
+        kept = rows_where(margin <= 0)
         if len(margin) - len(kept) < at_least:
             return None
         self.rows = kept if self.rows is None else self.rows[kept]

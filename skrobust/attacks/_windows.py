@@ -117,7 +117,7 @@ class Squares:
     def bump(self, draws, side, n_windows):
         """A pattern for each of the windows, in each channel of norm 1: lying or standing."""
         turned = draws.coin(n_windows).T.unsqueeze(2)
-        up = _by_window(draws.coin(self.n_channels * n_windows), n_windows)
+        up = self.up(draws, 1, n_windows)  # one number a channel
         which = torch.add(up, turned, alpha=2).flatten().long()
         patterns = self._patterns(side, up).index_select(0, which)
         return patterns.view(*up.shape[:2], -1)

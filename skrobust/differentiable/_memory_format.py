@@ -44,7 +44,7 @@ def _has_one_dnn(weight):
     return available and weight.device.type == "cpu"
 
 
-def in_blocks(weights):
+def suits_blocks(weights):
     """Whether a pass forward through convolutions with these weights is in oneDNN's own layout.
 
     There channels lie in blocks as wide as the registers, and no convolution rearranges what the

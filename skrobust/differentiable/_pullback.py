@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from . import _steps as steps
-from ._memory_format import in_blocks, n_pieces
+from ._memory_format import n_pieces, suits_blocks
 from ._modules import Chain, Identity, Linear, Reshape, Scale
 from ._nets import Net
 
@@ -74,7 +74,7 @@ class _Linearization:
         """The steps for passes forward, with convolutions in oneDNN's own layout if that pays."""
         chain = self.chain
         convolutions = [i for i, step in enumerate(chain) if isinstance(step, steps.Convolution)]
-        if not in_blocks(chain[i].layer.weight for i in convolutions):
+        if not suits_blocks(chain[i].layer.weight for i in convolutions):
             return self.both_ways
         start = convolutions[0]
         blocks = list(takewhile(bool, (step.in_blocks() for step in chain[start:])))

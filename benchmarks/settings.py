@@ -97,11 +97,22 @@ SETTINGS = {
 }
 
 
-def without(setting, linearize, x, direction):
-    """A pass forward and one to the input, without one of the settings."""
-    with patch.object(*SETTINGS[setting]) if setting else nullcontext():
-        _, pull = linearize(x)
-        pull(direction)
+def without(setting, view, x, direction):
+    """Function for a pass forward and one to the input, without one of the settings."""
+
+    def changed():
+        return patch.object(*SETTINGS[setting]) if setting else nullcontext()
+
+    with changed():  # what is prepared here is kept
+        linearize = pullback(view)
+        linearize(x)
+
+    def passes():
+        with changed():
+            _, pull = linearize(x)
+            pull(direction)
+
+    return passes
 
 
 def memory_formats():
@@ -120,11 +131,10 @@ def memory_formats():
         x, direction = torch.rand(shape), torch.randn(shape[0], 10)
         converted = deepcopy(view).to(memory_format=torch.channels_last)
         x_converted = _memory_format.channels_last(x)
-        linearize = pullback(view)
         runs = [
             partial(gradient, converted, x_converted, direction),
-            partial(without, None, pullback(to_torch(Wrapped(view.module))), x, direction),
-            *(partial(without, setting, linearize, x, direction) for setting in (None, *SETTINGS)),
+            without(None, to_torch(Wrapped(view.module)), x, direction),
+            *(without(setting, view, x, direction) for setting in (None, *SETTINGS)),
         ]
         reference = partial(gradient, view, x, direction)
         quotients = [f"{ratio(run, reference, rounds=9)[0]:.2f}" for run in runs]

@@ -48,7 +48,7 @@ def suits_blocks(weights):
     """Whether a pass forward through convolutions with these weights is in oneDNN's own layout.
 
     There channels lie in blocks as wide as the registers, and no convolution rearranges what the
-    one before it leaves: 0.5 to 1.1 of the time with channels last, 0.9 in the middle, for fifteen
+    one before it leaves: 0.5 to 1.2 of the time with channels last, 0.95 in the middle, for fifteen
     networks of two to six convolutions with and without pooling, from 16 and 256 rows on one thread
     and on two. A single convolution gains nothing (0.9 to 1.3).
     """

@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy import stats
 
-from skrobust._region import Work, norm_of, project_ball, spread_steepest
-from skrobust.threat import LP_NORMS, ThreatModel
+from skrobust.threat import LP_NORMS, ThreatModel, norm_factor
 from skrobust.threat import NORMS as ALL_NORMS
+from skrobust.threat._l1 import L1Set
+from skrobust.threat._threat_model import FEASIBLE_SETS
 from skrobust.utils._random import GeneratorNoise, RowNoise
 
 NORMS = ["linf", "l2", "l1"]
@@ -177,7 +178,7 @@ def test_projection_of_extreme_points(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("function", ["project", "steepest", "inside", "random_start"])
+@pytest.mark.parametrize("function", ["project", "maximize_linear", "project_exactly", "random_start"])
 def test_functions_leave_their_arguments_alone(norm, function):
     threat, x, z = make_case(norm, "box", 0)
     x_before, z_before = x.clone(), z.clone()
@@ -196,7 +197,7 @@ def test_steepest_against_solver(norm, surrounding, seed):
     threat, x, _ = make_case(norm, surrounding, seed)
     rng = np.random.default_rng(seed)
     grad = torch.from_numpy(rng.normal(size=x.shape) * rng.choice([0.0, 1.0, 50.0], x.shape))
-    best = threat.steepest(grad, x)
+    best = threat.maximize_linear(grad, x)
     assert_feasible(threat, best.numpy(), x.numpy())
 
     u, constraints, eps, free = as_problem(threat, x.numpy())
@@ -210,9 +211,9 @@ def test_steepest_against_solver(norm, surrounding, seed):
 def test_steepest_ignores_the_size_of_the_gradient(norm):
     threat, x, z = make_case(norm, "box", 0)
     grad = z - x
-    tiny = threat.steepest(grad * 1e-200, x)
-    np.testing.assert_allclose(tiny, threat.steepest(grad, x), rtol=1e-9)
-    assert torch.equal(threat.steepest(torch.zeros_like(x), x), x)
+    tiny = threat.maximize_linear(grad * 1e-200, x)
+    np.testing.assert_allclose(tiny, threat.maximize_linear(grad, x), rtol=1e-9)
+    assert torch.equal(threat.maximize_linear(torch.zeros_like(x), x), x)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -224,13 +225,13 @@ def test_images_are_flat_features(norm):
     flat = ThreatModel(eps, norm, (0, 1), mask)
     shaped = ThreatModel(eps.reshape(2, 3, 3), norm, (0, 1), mask.reshape(2, 3, 3))
     for threat in (flat, shaped):
-        for function in (threat.project, threat.steepest, threat.inside):
+        for function in (threat.project, threat.maximize_linear, threat.project_exactly):
             result = function(z, x)
             assert result.shape == x.shape
             name = function.__name__
             expected = getattr(flat, name)(z.flatten(1), x.flatten(1))
             np.testing.assert_allclose(result.flatten(1), expected, rtol=1e-12)
-        assert threat.contains(threat.inside(z, x), x).all()
+        assert threat.contains(threat.project_exactly(z, x), x).all()
         assert threat.random_start(x).shape == x.shape
 
 
@@ -254,9 +255,9 @@ def test_empty_mask_allows_nothing(norm, mask):
     x = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
     for result in (
         threat.project(x + 5, x),
-        threat.steepest(x + 5, x),
-        threat.around(x).step_(x.clone(), x + 5, 1.0),
-        threat.inside(x + 5, x),
+        threat.maximize_linear(x + 5, x),
+        threat.feasible_set(x).step_(x.clone(), x + 5, 1.0),
+        threat.project_exactly(x + 5, x),
         threat.random_start(x),
     ):
         assert torch.equal(result, x)
@@ -267,7 +268,7 @@ def test_zero_eps_allows_nothing(norm):
     x = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
     for eps in (0.0, [0.0, 0.0, 0.0]):
         threat = ThreatModel(eps, norm)
-        for result in (threat.project(x + 5, x), threat.inside(x + 5, x), threat.random_start(x)):
+        for result in (threat.project(x + 5, x), threat.project_exactly(x + 5, x), threat.random_start(x)):
             assert torch.equal(result, x)
         assert threat.contains(x, x).all()
         assert not threat.contains(torch.nextafter(x, x + 1), x).any()
@@ -312,7 +313,7 @@ def test_inside_to_the_last_bit(norm, dtype, scale, eps):
         ThreatModel(eps, norm, bounds=(x.min().item(), x.max().item())),
     ):
         for start in (z, z.to(dtype)):
-            a = threat.inside(start, x)
+            a = threat.project_exactly(start, x)
             assert a.dtype == dtype
             assert threat.contains(a, x).all()
             assert_inside_in_numpy(a.numpy(), x.numpy(), eps, norm)
@@ -330,7 +331,7 @@ def test_inside_with_eps_per_feature(norm, dtype, scale):
     x, _ = make_points(dtype, scale, norm, 1.0)
     eps = 10 ** rng.uniform(-6, 1, x.shape[1])
     z = x.double() + torch.from_numpy(5 * eps * rng.normal(size=x.shape))
-    a = ThreatModel(eps, norm).inside(z, x)
+    a = ThreatModel(eps, norm).project_exactly(z, x)
     assert ThreatModel(eps, norm).contains(a, x).all()
     assert_inside_in_numpy(a.numpy().astype(np.float64), x.numpy().astype(np.float64), eps, norm)
 
@@ -342,7 +343,7 @@ def test_inside_in_high_dimension(norm, dtype, n_features):
     """Where the sum of the norm has many terms to round."""
     x, z = make_points(dtype, 1.0, norm, 0.3, n_features=n_features, n_samples=6)
     threat = ThreatModel(0.3, norm, bounds=(-1, 1))
-    a = threat.inside(z, x)
+    a = threat.project_exactly(z, x)
     assert threat.contains(a, x).all()
     assert_inside_in_numpy(a.double().numpy(), x.double().numpy(), 0.3, norm)
 
@@ -351,7 +352,7 @@ def test_inside_in_high_dimension(norm, dtype, n_features):
 @pytest.mark.parametrize("norm", NORMS)
 def test_inside_wastes_hardly_anything(norm, dtype):
     x, z = make_points(dtype, 1.0, norm, 0.1)
-    a = ThreatModel(0.1, norm).inside(z, x).double()
+    a = ThreatModel(0.1, norm).project_exactly(z, x).double()
     far = slice(5, None)  # beyond the ball
     length = np.linalg.norm((a - x.double()).numpy(), ORDERS[norm], axis=1)[far]
     slack = 200 * torch.finfo(dtype).eps
@@ -373,7 +374,7 @@ def test_inside_keeps_masked_features_bit_for_bit(norm, dtype, how):
         if how == "mask"
         else ThreatModel([0, 50.0, 50.0, 0, 0, 50.0], norm, bounds=(-1e4, 1e4))
     )
-    a = threat.inside(z, x)
+    a = threat.project_exactly(z, x)
     bits = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
     assert torch.equal(a[:, fixed].view(bits), x[:, fixed].view(bits))
     assert not torch.equal(a, x)
@@ -418,7 +419,7 @@ def test_inputs_outside_of_bounds_make_no_empty_set():
 
 def draw(threat, x, source):
     noise = GeneratorNoise(x, torch.Generator().manual_seed(3)) if source == "generator" else None
-    return threat.around(x).random(noise if noise is not None else RowNoise(x, 3))
+    return threat.feasible_set(x).random_start(noise if noise is not None else RowNoise(x, 3))
 
 
 def distinct_rows(n_features, n_samples=4000, dtype=torch.float64):
@@ -514,21 +515,21 @@ def test_row_noise_is_uniform_and_uncorrelated():
     assert abs(np.corrcoef(u[:-1, 0], u[1:, 0])[0, 1]) < 5 / np.sqrt(len(u))
 
 
-# --- regions ---
+# --- feasible sets ---
 
 
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_take_is_the_geometry_of_the_rows(norm, surrounding):
     threat, x, z = make_case(norm, surrounding, 0, n_samples=10)
-    whole = threat.around(x)
+    whole = threat.feasible_set(x)
     for rows in (torch.tensor([7, 2]), torch.arange(10) % 3 == 0):
         part = whole.take(rows)
         assert torch.equal(part.x, x[rows])
         np.testing.assert_allclose(part.project_(z[rows].clone()), threat.project(z, x)[rows])
-        np.testing.assert_allclose(part.steepest(z[rows]), threat.steepest(z, x)[rows])
+        np.testing.assert_allclose(part.maximize_linear(z[rows]), threat.maximize_linear(z, x)[rows])
         noise = RowNoise(x[rows], 0)
-        np.testing.assert_allclose(part.random(noise), whole.random(RowNoise(x, 0))[rows])
+        np.testing.assert_allclose(part.random_start(noise), whole.random_start(RowNoise(x, 0))[rows])
     assert torch.equal(whole.x, x)  # the whole is still whole
 
 
@@ -537,10 +538,10 @@ def test_take_is_the_geometry_of_the_rows(norm, surrounding):
 def test_steps_climb_and_stay_inside(norm, surrounding):
     threat, x, _ = make_case(norm, surrounding, 0, n_samples=10, n_features=30)
     slope = torch.from_numpy(np.random.default_rng(5).normal(size=x.shape))
-    region, point = threat.around(x), x.clone()
+    feasible_set, point = threat.feasible_set(x), x.clone()
     before = -torch.inf
     for _ in range(4):
-        point = region.step_(point, slope.clone(), 0.4)
+        point = feasible_set.step_(point, slope.clone(), 0.4)
         assert_feasible(threat, point.numpy(), x.numpy())
         value = ((point - x) * slope).sum(1)
         if threat.bounds is None:  # else a feature that hits the box changes the direction
@@ -554,7 +555,7 @@ def test_step_has_the_length_that_is_asked_for(norm):
     threat = ThreatModel(2.0, norm)
     x = torch.zeros(4, 30, dtype=torch.float64)
     grad = torch.from_numpy(np.random.default_rng(0).normal(size=x.shape))
-    step = threat.around(x).step_(x.clone(), grad, 0.25)
+    step = threat.feasible_set(x).step_(x.clone(), grad, 0.25)
     lengths = np.linalg.norm(step, ORDERS[norm], axis=1)
     np.testing.assert_allclose(lengths, 0.5)
 
@@ -563,23 +564,23 @@ def test_step_has_the_length_that_is_asked_for(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_steps_of_a_length_for_each_row(norm, surrounding):
     threat, x, z = make_case(norm, surrounding, 0, n_samples=8, n_features=60)
-    region, start = threat.around(x), threat.project(z, x)
+    feasible_set, start = threat.feasible_set(x), threat.project(z, x)
     slope = torch.from_numpy(np.random.default_rng(5).normal(size=x.shape))
     fraction = torch.linspace(0, 2, 8, dtype=x.dtype)[:, None]
-    steps = region.step_(start.clone(), slope.clone(), fraction)
+    steps = feasible_set.step_(start.clone(), slope.clone(), fraction)
     for i, length in enumerate(fraction[:, 0].tolist()):
         row = [i]
-        alone = region.take(row).step_(start[row], slope[row], length)
+        alone = feasible_set.take(row).step_(start[row], slope[row], length)
         np.testing.assert_allclose(steps[row], alone, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_steps_of_images(norm):
     x = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    region = ThreatModel(0.3, norm, (0, 1)).around(x)
+    feasible_set = ThreatModel(0.3, norm, (0, 1)).feasible_set(x)
     for fraction in (0.7, torch.full((5, 1), 0.7)):
-        z = region.step_(x.clone(), x - 0.5, fraction)
-        flat = ThreatModel(0.3, norm, (0, 1)).around(x.flatten(1))
+        z = feasible_set.step_(x.clone(), x - 0.5, fraction)
+        flat = ThreatModel(0.3, norm, (0, 1)).feasible_set(x.flatten(1))
         expected = flat.step_(x.flatten(1).clone(), (x - 0.5).flatten(1), 0.7)
         np.testing.assert_allclose(z.flatten(1), expected, rtol=1e-5)
 
@@ -591,28 +592,28 @@ def test_rows_do_not_depend_on_their_neighbours(norm, surrounding, dtype):
     """To the last bit."""
     threat, x, z = make_case(norm, surrounding, 0, n_samples=50, n_features=700, reach=10.0)
     x, z = x.to(dtype), z.to(dtype)
-    region, grad = threat.around(x), z.flip(1) - x
-    projected = region.project_(z.clone())
-    steps = region.step_(projected.clone(), grad.clone(), 0.5)
+    feasible_set, grad = threat.feasible_set(x), z.flip(1) - x
+    projected = feasible_set.project_(z.clone())
+    steps = feasible_set.step_(projected.clone(), grad.clone(), 0.5)
     for i in range(50):
-        part = region.take([i])
+        part = feasible_set.take([i])
         assert torch.equal(part.project_(z[[i]]), projected[[i]])
         assert torch.equal(part.step_(projected[[i]], grad[[i]], 0.5), steps[[i]])
 
 
 @pytest.mark.parametrize("norm", ALL_NORMS)
-def test_results_are_not_working_memory(norm):
+def test_results_share_no_memory(norm):
     x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
-    region = ThreatModel(2, norm, (0, 1)).around(x)
+    feasible_set = ThreatModel(2, norm, (0, 1)).feasible_set(x)
     calls = [
-        lambda z: region.project_(z.clone()),
-        region.perturbation,
-        region.steepest,
+        lambda z: feasible_set.project_(z.clone()),
+        feasible_set.perturbation,
+        feasible_set.maximize_linear,
     ]
     if norm != "l0":
         calls += [
-            lambda z: region.random(RowNoise(z, 0)),
-            lambda z: region.step_(x.clone(), z.clone(), 0.5),
+            lambda z: feasible_set.random_start(RowNoise(z, 0)),
+            lambda z: feasible_set.step_(x.clone(), z.clone(), 0.5),
         ]
     for call in calls:
         result = call(1 - x)
@@ -681,7 +682,7 @@ def test_l0_steepest_against_enumeration(surrounding, n_changed, seed):
     else:
         threat, x, z = make_sparse_case(surrounding, n_changed, seed, n_features=6)
     grad = z - x
-    best = threat.steepest(grad, x)
+    best = threat.maximize_linear(grad, x)
     assert_sparse(threat, best.numpy(), x.numpy())
     x, grad = x.numpy(), grad.numpy()
     edge = np.where(grad > 0, threat.bounds[1], threat.bounds[0])
@@ -728,15 +729,15 @@ def test_l0_of_images_and_parts():
     x = torch.from_numpy(rng.uniform(size=(8, 2, 3, 3)))
     z = x + torch.from_numpy(rng.normal(size=x.shape))
     threat = ThreatModel(4, "l0", (0, 1), mask=rng.uniform(size=18) < 0.7)
-    for name in ("project", "steepest", "inside"):
+    for name in ("project", "maximize_linear", "project_exactly"):
         result = getattr(threat, name)(z, x)
         assert result.shape == x.shape
         flat = getattr(threat, name)(z.flatten(1), x.flatten(1))
         np.testing.assert_array_equal(result.flatten(1), flat)
         assert threat.contains(result, x).all()
-    part = threat.around(x).take(torch.tensor([5, 1]))
+    part = threat.feasible_set(x).take(torch.tensor([5, 1]))
     assert torch.equal(part.project_(z[[5, 1]]), threat.project(z, x)[[5, 1]])
-    delta = threat.around(x).perturbation(z)
+    delta = threat.feasible_set(x).perturbation(z)
     np.testing.assert_allclose(delta, threat.project(z, x) - x)
 
 
@@ -748,14 +749,14 @@ def test_l0_inside_to_the_last_bit(dtype, scale, n_changed):
     for bounds in (None, (-scale * 1.0000001, scale * 1.0000001), (x.min().item(), x.max().item())):
         threat = ThreatModel(n_changed, "l0", bounds, mask=np.arange(40) % 3 > 0)
         for start in (z, z.to(dtype), z * 1e100):
-            a = threat.inside(start, x)
+            a = threat.project_exactly(start, x)
             assert a.dtype == dtype
             assert a.isfinite().all()
             assert threat.contains(a, x).all()
             low, high = bounds or (-np.inf, np.inf)
             inner = (a > a.new_tensor(low)) & (a < a.new_tensor(high)) & (start.abs() < 1e30)
             assert ((a == x) | (a == start.to(dtype)) | ~inner).all()  # its value or none
-            assert torch.equal(threat.inside(a, x), a)
+            assert torch.equal(threat.project_exactly(a, x), a)
 
 
 def test_l0_contains():
@@ -777,9 +778,9 @@ def test_l0_contains():
 def test_l0_needs_bounds_for_steepest_points(bounds):
     x = torch.full((1, 3), 0.5)
     with pytest.raises(ValueError, match="The steepest point with norm='l0' needs finite bounds"):
-        ThreatModel(1, "l0", bounds).steepest(x, x)
+        ThreatModel(1, "l0", bounds).maximize_linear(x, x)
     masked = ThreatModel(1, "l0", ([0, -np.inf, 0], [1, 1, 1]), mask=[0, 2])
-    assert masked.steepest(x, x).tolist() == [[1, 0.5, 0.5]]
+    assert masked.maximize_linear(x, x).tolist() == [[1, 0.5, 0.5]]
 
 
 def test_l0_has_no_lengths():
@@ -787,7 +788,7 @@ def test_l0_has_no_lengths():
     threat = ThreatModel(1, "l0", (0, 1))
     message = "needs a norm that measures lengths, 'linf', 'l2' or 'l1'; got norm='l0'"
     with pytest.raises(ValueError, match=f"A step {message}"):
-        threat.around(x).step_(x.clone(), x.clone(), 1.0)
+        threat.feasible_set(x).step_(x.clone(), x.clone(), 1.0)
     with pytest.raises(ValueError, match=f"A random start {message}"):
         threat.random_start(x)
     with pytest.raises(ValueError, match=r"The dual norm needs .*; got norm='l0'\."):
@@ -807,12 +808,12 @@ def test_infinite_eps_leaves_bounds_and_mask(bounds, mask):
     expected = np.clip(z.numpy(), low, high).astype(np.float32)
     if mask is not None:
         expected[:, 1] = x[:, 1]
-    region = threat.around(x)
-    for result in (threat.project(z, x), threat.inside(z, x), threat.inside(z.double(), x)):
+    feasible_set = threat.feasible_set(x)
+    for result in (threat.project(z, x), threat.project_exactly(z, x), threat.project_exactly(z.double(), x)):
         np.testing.assert_array_equal(result, expected)
         assert threat.contains(result, x).all()
-    np.testing.assert_array_equal(region.perturbation(z), expected - x.numpy())
-    np.testing.assert_array_equal(region.take([1]).project_(z[[1]]), expected[[1]])
+    np.testing.assert_array_equal(feasible_set.perturbation(z), expected - x.numpy())
+    np.testing.assert_array_equal(feasible_set.take([1]).project_(z[[1]]), expected[[1]])
     beyond = torch.from_numpy(expected) - torch.tensor([[0, 20.0, 0]])
     assert threat.contains(beyond, x).all() == (mask is None and bounds is None)
     assert not threat.contains(torch.full_like(x, torch.inf), x).any()
@@ -824,8 +825,8 @@ def test_infinite_eps_inside_is_finite():
     z = torch.tensor([[1e300, -1e300]], dtype=torch.float64)
     threat = ThreatModel(np.inf)
     largest = torch.finfo(torch.float32).max
-    assert threat.inside(z, x).tolist() == [[largest, -largest]]
-    assert threat.contains(threat.inside(z, x), x).all()
+    assert threat.project_exactly(z, x).tolist() == [[largest, -largest]]
+    assert threat.contains(threat.project_exactly(z, x), x).all()
 
 
 def test_infinite_eps_in_a_finite_box():
@@ -837,11 +838,11 @@ def test_infinite_eps_in_a_finite_box():
         assert torch.equal(start[:, [0, 2]], x[:, [0, 2]])
         assert stats.kstest(start[:, 1].numpy() / 10, "uniform").pvalue > 1e-3
     grad = torch.tensor([[1.0, -1.0, 1.0]], dtype=x.dtype).expand_as(x)
-    best = threat.steepest(grad, x)
+    best = threat.maximize_linear(grad, x)
     np.testing.assert_array_equal(best, np.column_stack([x[:, 0], 0 * x[:, 0], x[:, 2]]))
     # A step is a share of half the width of the box.
     for fraction in (0.02, torch.full((len(x), 1), 0.02, dtype=x.dtype)):
-        step = threat.around(x).step_(x.clone(), -grad.clone(), fraction) - x
+        step = threat.feasible_set(x).step_(x.clone(), -grad.clone(), fraction) - x
         np.testing.assert_allclose(step[:, 1], 0.1)
         assert (step[:, [0, 2]] == 0).all()
 
@@ -852,11 +853,11 @@ def test_infinite_eps_needs_bounds(bounds):
     x = torch.zeros(2, 3)
     message = "with eps=inf needs finite bounds of all features that the attacker can change"
     with pytest.raises(ValueError, match=f"The steepest point {message}"):
-        threat.steepest(x, x)
+        threat.maximize_linear(x, x)
     with pytest.raises(ValueError, match=f"A random start {message}"):
         threat.random_start(x)
     with pytest.raises(ValueError, match=f"A step {message}"):
-        threat.around(x).step_(x.clone(), x.clone(), 1.0)
+        threat.feasible_set(x).step_(x.clone(), x.clone(), 1.0)
     with pytest.raises(ValueError, match=r"The dual norm needs .*; got eps=inf\."):
         threat.dual_norm(x)
 
@@ -867,7 +868,7 @@ def test_dual_norm_is_what_the_steepest_point_gains(norm, surrounding):
     threat, x, z = make_case(norm, surrounding, 0)
     grad = (z - x).requires_grad_()
     dual = threat.dual_norm(grad)
-    best = threat.steepest(grad.detach(), x)
+    best = threat.maximize_linear(grad.detach(), x)
     np.testing.assert_allclose(dual.detach(), ((best - x) * (z - x)).sum(1))
     (slope,) = torch.autograd.grad(dual.sum(), grad)
     np.testing.assert_allclose(slope, best - x, atol=1e-14)
@@ -899,15 +900,14 @@ def make_balls(norm, box, seed, n_samples=8, n_features=6):
 
 
 def project_in_numpy(u, norm, radius, below, above, dtype=torch.float64):
-    arguments = [torch.from_numpy(u), norm, torch.from_numpy(radius)]
+    arguments = [torch.from_numpy(u), torch.from_numpy(radius)]
     if above is not None:
         arguments += [torch.from_numpy(-below), torch.from_numpy(above)]
     before = copy.deepcopy(arguments)
-    arguments = [a.to(dtype) if isinstance(a, torch.Tensor) else a for a in arguments]
-    result = project_ball(*arguments)
+    arguments = [a.to(dtype) for a in arguments]
+    result = FEASIBLE_SETS[norm].project_ball(*arguments)
     for argument, copied in zip(arguments, before, strict=True):
-        if isinstance(copied, torch.Tensor):
-            assert torch.equal(argument, copied.to(dtype))
+        assert torch.equal(argument, copied.to(dtype))
     return result.numpy()
 
 
@@ -970,26 +970,12 @@ def test_project_ball_in_single_precision(norm, box):
     np.testing.assert_allclose(single, double, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize("norm", ALL_NORMS)
-def test_working_memory_can_be_used_again(norm, box):
-    arguments = make_balls(norm, box, 0, n_features=40)
-    u, radius, below, top = (a if a is None else torch.from_numpy(a) for a in arguments)
-    bottom = None if below is None else -below
-    work = Work(u)
-    results = []
-    for factor in (1, 2, -3):
-        v = factor * u
-        results.append((project_ball(v, norm, radius, bottom, top, work=work), v))
-    for projected, v in results:
-        assert torch.equal(projected, project_ball(v, norm, radius, bottom, top))
-
-
 @pytest.mark.parametrize("norm", ALL_NORMS)
 def test_project_ball_of_no_rows(norm):
     empty = torch.zeros(0, 5)
     for sides in ((), (empty, empty)):
-        assert project_ball(empty, norm, empty[:, :1], *sides).shape == (0, 5)
+        projected = FEASIBLE_SETS[norm].project_ball(empty, empty[:, :1], *sides)
+        assert projected.shape == (0, 5)
 
 
 def shrink_in_numpy(size, room, radius):
@@ -1036,7 +1022,7 @@ def test_l1_projection_converges_on_awkward_sizes(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("spread", [0.0, 1.0, 10.0])
-def test_spread_steepest(spread, dtype):
+def test_steepest_signs(spread, dtype):
     rng = np.random.default_rng(0)
     direction = rng.choice([-1, 1], (30, 200)) * np.exp(spread * rng.normal(size=(30, 200)))
     if spread == 0:
@@ -1046,7 +1032,7 @@ def test_spread_steepest(spread, dtype):
     direction[0] = 0
     order = direction.abs().argsort(1, descending=True)
     for n_moved in (0, 1, 7, 60, 149, 150, 151, 400, torch.arange(0, 210, 7)[:, None]):
-        signs = spread_steepest(direction, n_moved)
+        signs = L1Set.steepest_signs(direction, n_moved)
         rank = torch.empty_like(order).scatter_(1, order, torch.arange(200).expand(30, -1))
         assert torch.equal(signs, direction.sign() * (rank < n_moved))
 
@@ -1055,29 +1041,28 @@ def test_spread_steepest(spread, dtype):
 def test_spread_steepest_moves_equal_ones_together(dtype):
     direction = [[1.0, -1.0, 2.0, 0.0, -0.5], [3.0, 3.0, -3.0, 3.0, 3.0]]
     direction = torch.tensor(direction, dtype=dtype)
-    assert spread_steepest(direction, 2).tolist() == [[1, -1, 1, 0, 0], [1, 1, -1, 1, 1]]
-    assert spread_steepest(direction, 1).tolist() == [[0, 0, 1, 0, 0], [1, 1, -1, 1, 1]]
+    assert L1Set.steepest_signs(direction, 2).tolist() == [[1, -1, 1, 0, 0], [1, 1, -1, 1, 1]]
+    assert L1Set.steepest_signs(direction, 1).tolist() == [[0, 0, 1, 0, 0], [1, 1, -1, 1, 1]]
 
 
 def test_spread_steepest_of_broken_gradients():
     direction = torch.randn(50, 800, generator=torch.Generator().manual_seed(0))
-    expected = spread_steepest(direction, 20)
+    expected = L1Set.steepest_signs(direction, 20)
     direction[3, 5], direction[4, 6], direction[5] = torch.nan, torch.inf, torch.nan
-    signs = spread_steepest(direction, 20)
+    signs = L1Set.steepest_signs(direction, 20)
     others = [0, 1, 2, *range(6, 50)]
     assert torch.equal(signs[others], expected[others])
     assert signs[4].abs().sum() == 20
 
 
-@pytest.mark.parametrize("keepdim", [False, True])
-def test_norm_of_each_row(keepdim):
+@pytest.mark.parametrize("norm", ALL_NORMS)
+def test_size_of_each_row(norm):
     delta = torch.tensor([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0]])
     expected = {"linf": [4, 0], "l2": [5, 0], "l1": [7, 0], "l0": [2, 0]}
-    for norm in ALL_NORMS:
-        result = norm_of(delta, norm, keepdim=keepdim)
-        assert result.dtype == delta.dtype
-        assert result.shape == ((2, 1) if keepdim else (2,))
-        assert result.flatten().tolist() == expected[norm]
+    result = FEASIBLE_SETS[norm].size(delta)
+    assert result.dtype == delta.dtype
+    assert result.shape == (2, 1)
+    assert result.flatten().tolist() == expected[norm]
 
 
 # --- the object itself ---
@@ -1199,7 +1184,7 @@ def test_fixed_features_without_bounds(norm):
     threat = ThreatModel([1.0, 0.0, 1.0], norm, bounds=(-np.inf, [np.inf, np.inf, 0.5]))
     x = torch.zeros(1, 3, dtype=torch.float64)
     projected = threat.project(x + 4, x)
-    assert threat.contains(threat.inside(x + 4, x), x).all()
+    assert threat.contains(threat.project_exactly(x + 4, x), x).all()
     assert projected[0, 1] == 0
     assert projected[0, 0] >= 0.5
-    assert torch.isfinite(threat.steepest(torch.ones_like(x), x)).all()
+    assert torch.isfinite(threat.maximize_linear(torch.ones_like(x), x)).all()

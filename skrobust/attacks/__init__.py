@@ -2,7 +2,6 @@
 
 from ._apgd import APGD
 from ._auto_attack import AutoAttack
-from ._base import AttackResult, BaseAttack
 from ._carlini_wagner import CarliniWagner
 from ._ddn import DDN
 from ._deepfool import DeepFool
@@ -10,10 +9,10 @@ from ._fab import FAB
 from ._fgsm import FGSM
 from ._fmn import FMN
 from ._hop_skip_jump import HopSkipJump
-from ._minimum_norm import MinimumNormAttack
 from ._pgd import PGD
 from ._sigma_zero import SigmaZero
 from ._square import Square
+from .core import AttackResult, BaseAttack, MinimumNormAttack
 
 __all__ = [
     "APGD",

@@ -4,88 +4,70 @@ from numbers import Integral, Real
 
 import torch
 
-from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
-from ._descent import LOSSES_BY_TURNS, falling, first_distance, movable, rate_of_radius, start_again
-from ._hyperplane import dual_size
-from ._minimum_norm import MinimumNormAttack, NormSearch
+from .core._descent import (
+    RestartedDescent,
+    cosine_decay,
+    descent_steps,
+    distance_to_boundary,
+    radius_rate,
+)
 
-# Noise of the restarts by turns, as a multiple of the largest change of the best point.
+# Noise of the restarts, in turn, as a multiple of the largest change of the best point.
 _NOISE = (2.0, 1.0)
 
 
-class DDN(MinimumNormAttack):
+class DDN(RestartedDescent):
     """Decoupled direction and norm attack: gradient steps on a sphere that shrinks and grows.
 
-    Each step climbs the loss and comes back to a sphere around the input, whose radius becomes
-    smaller where the point is adversarial and larger where it is not. Restarts begin at random
-    points around the best one.
+    Each step climbs the loss and returns to a sphere around the input. Its radius decreases where
+    the point is adversarial and increases where it is not. Restarts begin at random points around
+    the best one.
 
     Parameters
     ----------
-    estimator : estimator object or torch.nn.Module, default=None
-        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
-        (and with it ``GridSearchCV``) would return an unfitted copy, which
-        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
-        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
-        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+    {estimator}
 
-    eps : None, float or array-like of shape (n_features,), default=None
-        Radius up to which a point counts as a success, in units of X; None means any. With one
-        value per feature, the norm of the perturbation divided by it is what is made small, and 1
-        is the radius.
+    {eps_or_none}
 
     norm : {"l2"}, default="l2"
-        Norm that is made small.
+        Norm to minimise.
 
-    bounds : None or pair (low, high), default=None
-        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+    {bounds}
 
-    mask : None, str or array-like, default=None
-        Features that the attack can change: booleans, indices or column names. None means all.
+    {mask}
 
     n_steps : int, default=25
-        Steps a run. Each costs one pass forward and one to the input.
+        Steps per run. Each costs one pass forward and one to the input.
 
     n_restarts : int, default=8
         Runs: the first from the input, the others from random points around the best one.
 
     step_size : float, default=1.0
-        Length of the first step, as a multiple of the present radius; it falls to a hundredth of it
+        Length of the first step, as a multiple of the present radius. It decreases to a hundredth
         over a run.
 
     gamma : float, default=0.05
-        By which share the radius changes in the first step; it falls to zero over a run.
+        Relative change of the radius in the first step. It decreases to zero over a run.
 
-    batch_size : int or "auto", default="auto"
-        Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
+    {batch_size}
 
-    verbose : int, default=0
-        With 1, a progress bar over the batches.
+    {verbose}
 
-    random_state : int, RandomState instance or None, default=None
-        Seed of the restarts. What a sample draws depends on the seed and on its values alone, not
-        on the samples beside it.
+    {random_state}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The fitted classifier under attack (after :meth:`fit`).
-
-    n_features_in_ : int
-        Number of features seen during :meth:`fit`.
-
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :meth:`fit`, where X has names that are all strings.
+    {attributes}
 
     See Also
     --------
-    FMN : The same idea with a ball, for all norms.
+    FMN : Steps inside a ball in place of a sphere, for all norms.
 
     Notes
     -----
     With the margin ``m`` and the gradient ``g`` of the loss at the perturbation ``u``, without the
-    features that a bound holds back, a step is [1]_, Algorithm 1::
+    features that a bound blocks, a step is [1]_, Algorithm 1::
 
         r <- (1 - gamma) r              where m > 0,
         r <- ||u|| + |m| / ||g||        where m <= 0 and the run has not crossed the boundary yet,
@@ -93,15 +75,16 @@ class DDN(MinimumNormAttack):
         u <- u + step g / ||g||,
         u <- clip(r u / ||u||).
 
-    The loss is the cross-entropy, over ``1 - p_y``, in the first run and every other, and the
-    margin in those between; with two classes they are the same.
+    The runs climb the cross-entropy (divided by ``1 - p_y``) and the margin in turn; with two
+    classes they have the same gradient.
 
-    It differs from the paper in this: the first radii are not 1 but where the linearised model has
-    its boundary, and steps are relative to the radius, so that no unit of X is preferred; gamma
-    falls; and there are restarts. A run is short, and the next starts around the best point, with
-    noise of by turns twice and once its largest change, and with a gamma that lets the radius come
-    back. On an adversarially trained network for MNIST this made the median norm of 100 points fall
-    from 2.0 (one run of 200 steps) to 1.3 at the same number of passes.
+    It differs from the paper as follows. The first radius is the distance to the boundary of the
+    linearised model instead of 1, and steps are relative to the radius, so that the result does not
+    depend on the unit of X; gamma decreases; and there are restarts. Each run is short. The next
+    one starts around the best point, with noise of twice and once its largest change in turn, and
+    with a gamma that allows the radius to decrease to the best one. On an adversarially trained
+    network for MNIST this reduced the median norm of 100 points from 2.0 (one run of 200 steps) to
+    1.3 at the same number of passes.
 
     On a linear model with two classes the result is the closest adversarial point, up to one
     per cent of its distance. On other models nothing is guaranteed: the distance is an upper
@@ -128,7 +111,7 @@ class DDN(MinimumNormAttack):
     """
 
     _parameter_constraints: dict = {
-        **MinimumNormAttack._parameter_constraints,
+        **RestartedDescent._parameter_constraints,
         "norm": [StrOptions({"l2"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "n_restarts": [Interval(Integral, 1, None, closed="left")],
@@ -165,45 +148,26 @@ class DDN(MinimumNormAttack):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _attack_batch(self, model, space, labels, *, seed, targeted, stop_on_success):
-        search = NormSearch(
-            model, space, labels, targeted=targeted, stop_on_success=stop_on_success
-        )
-        u, back = space.zeros(), torch.zeros_like(search.size_best)
-        for run in range(self.n_restarts):
-            search.climb(LOSSES_BY_TURNS[run % 2])
-            if run:
-                noise = RowNoise(search.space.x, seed + run)
-                share = _NOISE[(run - 1) % len(_NOISE)]
-                u, _, back = start_again(search, u, noise, share)
-            u = self._descend(search, u, back)
-        if len(search):
-            search.look(u)
-        return search.result()
+    def _noise_shares(self):
+        return _NOISE
 
-    def _descend(self, search, u, back):
-        """One run from ``u``; where it ends, for the rows that are left."""
-        radius = search.space.size(u)
-        rate, most = rate_of_radius(self.gamma, back, self.n_steps), search.space.farthest
-        crossed = torch.zeros_like(most, dtype=torch.bool)
-        for k in range(self.n_steps):
-            margin, grad = search.gradient(u)
-            kept = search.drop()
-            if kept is not None:
-                state = (u, margin, grad, rate, radius, most, crossed)
-                u, margin, grad, rate, radius, most, crossed = (t[kept] for t in state)
-            if not len(search):
-                break
-            grad = movable(search.space, u, grad)
-            slope = dual_size(grad, "l2")
-            estimate = search.space.size(u) + first_distance(search.space, margin, slope)
+    def _descend(self, search, state):
+        state.radius = search.feasible_set.size(state.u)
+        state.rate = radius_rate(self.gamma, state.excess, self.n_steps)
+        state.crossed = torch.zeros_like(state.radius, dtype=torch.bool)
+        for k, margin, grad in descent_steps(search, state, self.n_steps):
+            feasible_set = search.feasible_set
+            grad = feasible_set.unblocked(state.u, grad)
+            slope = feasible_set.dual_size(grad)
+            distance = distance_to_boundary(feasible_set, margin, slope)
             adversarial = margin > 0
-            crossed = crossed | adversarial
-            factor = (rate * falling(k, self.n_steps, 1e-3)).exp_()
-            larger = radius * factor
-            larger = torch.where(crossed, larger, torch.maximum(larger, estimate))
-            radius = torch.where(adversarial, radius / factor, larger).minimum(most)
-            length = radius * (self.step_size * falling(k, self.n_steps))
-            u = torch.addcmul(u, grad / slope, length)
-            u = search.space.clip_(search.space.resize_(u, radius))
-        return u
+            state.crossed = state.crossed | adversarial
+            factor = (state.rate * cosine_decay(k, self.n_steps, 1e-3)).exp_()
+            larger = state.radius * factor
+            first = torch.maximum(larger, feasible_set.size(state.u) + distance)
+            larger = torch.where(state.crossed, larger, first)
+            state.radius = torch.where(adversarial, state.radius / factor, larger)
+            state.radius = state.radius.minimum(feasible_set.farthest)
+            length = state.radius * (self.step_size * cosine_decay(k, self.n_steps))
+            u = torch.addcmul(state.u, grad / slope, length)
+            state.u = feasible_set.clip_(feasible_set.resize_(u, state.radius))

@@ -1,102 +1,84 @@
-"""DeepFool."""
+"""The DeepFool attack."""
 
 from numbers import Integral, Real
 
 import torch
 
 from ..utils._sklearn import Interval, StrOptions
-from ._hyperplane import Hyperplane, linearize_boundary
-from ._minimum_norm import MinimumNormAttack, NormSearch
+from .core._linearization import linearize_boundary
+from .core._minimum_norm import MinimumNormAttack
+from .core._search import NormSearch
 
-# Share of the way to the hyperplane that a step goes at least, where the box holds it back. Whole
-# ways lead farther off: with bounds they are long, and the model is not linear over their length.
+# Least share of the distance to the hyperplane that a step covers where the box blocks features.
+# Covering all of it ends farther away: inside bounds such steps are long, and the model is not
+# linear over their length.
 _LEAST_SHARE = 0.5
 
-# Where so many of these steps do not suffice, the others go the whole way inside the box.
+# After this number of such steps, the others cover the whole distance inside the box.
 _N_CLIPPED = 25
 
 
 class DeepFool(MinimumNormAttack):
-    """DeepFool: from one linear model to the next until the boundary is crossed.
+    """DeepFool: steps to the boundary of the linearised model until the label changes.
 
-    Each step takes the model for linear about the present point and goes the shortest way to the
-    closest boundary with another class. The attack ends where the label changes, which mostly takes
-    two or three steps, so that it is fast; it does not look for a closer point.
+    Each step linearises the model at the present point and goes to the closest boundary with
+    another class. The attack ends where the label changes, mostly after two or three steps, so that
+    it is fast; it does not look for a closer point.
 
     Parameters
     ----------
-    estimator : estimator object or torch.nn.Module, default=None
-        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
-        (and with it ``GridSearchCV``) would return an unfitted copy, which
-        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
-        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
-        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+    {estimator}
 
-    eps : None, float or array-like of shape (n_features,), default=None
-        Radius up to which a point counts as a success, in units of X; None means any. With one
-        value per feature, the norm of the perturbation divided by it is what is made small, and 1
-        is the radius.
+    {eps_or_none}
 
     norm : {"l2", "linf"}, default="l2"
-        Norm that is made small.
+        Norm to minimise.
 
-    bounds : None or pair (low, high), default=None
-        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+    {bounds}
 
-    mask : None, str or array-like, default=None
-        Features that the attack can change: booleans, indices or column names. None means all.
+    {mask}
 
     n_steps : int, default=50
         Largest number of steps. Each costs one pass forward and one to the input for each class
         that is compared.
 
     overshoot : float, default=0.02
-        By which share the way to the boundary is exceeded.
+        Share of the distance to the boundary by which a point goes beyond it.
 
     n_target_classes : int, default=10
-        How many other classes to compare in each step: the likeliest at the present point. None
+        Number of other classes to compare in each step: the likeliest at the present point. None
         means all. A targeted attack ignores it.
 
-    batch_size : int or "auto", default="auto"
-        Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
+    {batch_size}
 
-    verbose : int, default=0
-        With 1, a progress bar over the batches.
+    {verbose}
 
-    random_state : int, RandomState instance or None, default=None
-        Seed for models that are random themselves; the attack is not.
+    {random_state_unused}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The fitted classifier under attack (after :meth:`fit`).
-
-    n_features_in_ : int
-        Number of features seen during :meth:`fit`.
-
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :meth:`fit`, where X has names that are all strings.
+    {attributes}
 
     See Also
     --------
-    FAB : Follows the boundary to closer points, at more cost.
+    FAB : Closer points along the boundary, at more cost.
 
     Notes
     -----
-    With ``f_k`` the logit of class k less that of the label and ``w_k`` its gradient, a step
-    leads from ``u`` to the closest point of the hyperplane ``f_k + <w_k, . - u> = 0``, where k
-    has the smallest ``|f_k| / ||w_k||_*`` [1]_, Algorithm 2. The steps add up to ``r``, and
-    what is judged and linearised next is ``(1 + overshoot) r``.
+    With ``f_k`` the logit of class k less the logit of the label and ``w_k`` its gradient, a step
+    leads from ``u`` to the closest point of the hyperplane ``f_k + <w_k, . - u> = 0``, where k has
+    the smallest ``|f_k| / ||w_k||_*`` [1]_, Algorithm 2. The steps add up to ``r``, and the next
+    point is ``(1 + overshoot) r``.
 
-    In the paper there is no box. Here a step is clipped to it, and where that leaves less than
-    half of the way, the features that are not at their bound make up for the others. The next
-    steps do the rest, in the second 25 by the whole way inside the box. (To go that at once
-    ends 10 % farther off on MNIST.) A targeted attack steps to the boundary of the target with
-    its strongest rival.
+    In the paper there is no box. Here a step is clipped to the box, and where that leaves less than
+    half of the distance, the features that are not at their bound compensate for the others. The
+    next steps do the rest; after 25 steps, each covers the whole distance inside the box. (Doing
+    that from the beginning ends 10 % farther away on MNIST.) A targeted attack steps to the
+    boundary of the target with its strongest rival.
 
     On a linear model with two classes the result is ``1 + overshoot`` times as far away as the
-    closest adversarial point, or at bounds a little less. On other models nothing is
-    guaranteed: the distance is an upper bound, and there may be no success.
+    closest adversarial point, or at bounds slightly less. On other models nothing is guaranteed:
+    the distance is an upper bound, and there may be no success.
 
     References
     ----------
@@ -154,10 +136,11 @@ class DeepFool(MinimumNormAttack):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _attack_batch(self, model, space, labels, *, seed, targeted, stop_on_success):
-        search = NormSearch(model, space, labels, targeted=targeted)
-        search.enough = torch.finfo(space.x.dtype).max  # the first adversarial point is the result
-        total, u = space.zeros(), space.zeros()
+    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
+        search = NormSearch(model, feasible_set, labels, targeted=targeted)
+        # The first adversarial point is the result, at any distance.
+        search.enough = torch.finfo(feasible_set.x.dtype).max
+        total, u = feasible_set.zeros(), feasible_set.zeros()
         for k in range(self.n_steps):
             _, value, w, _ = linearize_boundary(search, u, self.n_target_classes)
             kept = search.drop()
@@ -165,13 +148,14 @@ class DeepFool(MinimumNormAttack):
                 total, u, value, w = (x[kept] for x in (total, u, value, w))
             if not len(search):
                 break
-            plane = Hyperplane(search.space, w)
+            plane = search.feasible_set.hyperplane(w)
             if k < _N_CLIPPED:
                 step = plane.clipped_step(-value, u, _LEAST_SHARE)
             else:
                 step = plane.step(-value, u)
-            # Those that are not dropped yet stay where they are, whatever the others do.
-            total += step.mul_(search.best()[1] == torch.inf)
-            u = search.space.clip_(total * (1 + self.overshoot))
-        search.look(u)
+            # Rows that are done but not dropped yet do not move: when they are dropped depends on
+            # the other rows.
+            total += step.mul_(search.closest()[1] == torch.inf)
+            u = search.feasible_set.clip_(total * (1 + self.overshoot))
+        search.try_points(u)
         return search.result()

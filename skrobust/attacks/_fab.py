@@ -6,47 +6,38 @@ import torch
 
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval
-from ._hyperplane import Hyperplane, linearize_boundary
-from ._losses import likeliest_others
-from ._minimum_norm import MinimumNormAttack, NormSearch
+from .core._linearization import linearize_boundary
+from .core._losses import likeliest_others
+from .core._minimum_norm import MinimumNormAttack
+from .core._search import NormSearch
 
-# Passes with which the way from the input to the best point is searched at the end.
+# Passes that search the segment from the input to the best point at the end.
 _N_FINAL = 3
 
 
 class FAB(MinimumNormAttack):
     """Fast adaptive boundary attack: the closest adversarial point, by following the boundary.
 
-    Each step takes the model for linear about the present point, and goes to the hyperplane that
-    stands for the decision boundary, by the shortest way inside the box, drawn towards the point of
-    this hyperplane that is closest to the input. Once across the boundary, the point moves back
-    towards the input, and the search goes on from there.
+    Each step linearises the model at the present point, and goes to the hyperplane that replaces
+    the decision boundary, by the shortest step inside the box, biased towards the point of the
+    hyperplane that is closest to the input. Once across the boundary, the point moves back towards
+    the input, and the search goes on from there.
 
     Parameters
     ----------
-    estimator : estimator object or torch.nn.Module, default=None
-        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
-        (and with it ``GridSearchCV``) would return an unfitted copy, which
-        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
-        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
-        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+    {estimator}
 
-    eps : None, float or array-like of shape (n_features,), default=None
-        Radius up to which a point counts as a success, in units of X; None means any. With one
-        value per feature, the norm of the perturbation divided by it is what is made small, and 1
-        is the radius.
+    {eps_or_none}
 
     norm : {"linf", "l2", "l1"}, default="linf"
-        Norm that is made small.
+        Norm to minimise.
 
-    bounds : None or pair (low, high), default=None
-        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+    {bounds}
 
-    mask : None, str or array-like, default=None
-        Features that the attack can change: booleans, indices or column names. None means all.
+    {mask}
 
     n_steps : int, default=100
-        Steps a run. Each costs one pass forward and one to the input (with
+        Steps per run. Each costs one pass forward and one to the input (with
         ``n_target_classes=None``, one to the input for each class but one).
 
     n_restarts : int, default=1
@@ -54,43 +45,32 @@ class FAB(MinimumNormAttack):
         far away as the best point known.
 
     n_target_classes : int, default=9
-        How many other classes to head for, one after the other, beginning with the likeliest; the
-        runs multiply. None means one run only, which takes in each step the class whose boundary is
-        the closest, as in the original attack. A targeted attack ignores it.
+        Number of other classes to head for, one after the other, the likeliest first; the runs
+        multiply. None means one run, which in each step takes the class whose boundary is the
+        closest, as in the original attack. A targeted attack ignores it.
 
     alpha_max : float, default=0.1
-        Largest share of the way that leads to the input's own projection.
+        Largest weight of the step towards the projection of the input.
 
     eta : float, default=1.05
-        Length of a step, as a multiple of the way to the hyperplane.
+        Length of a step, as a multiple of the distance to the hyperplane.
 
     beta : float, default=0.9
-        Where a point is adversarial, the share of its perturbation to go on with.
+        Where a point is adversarial, the share of its perturbation to continue with.
 
-    batch_size : int or "auto", default="auto"
-        Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
+    {batch_size}
 
-    verbose : int, default=0
-        With 1, a progress bar over the batches.
+    {verbose}
 
-    random_state : int, RandomState instance or None, default=None
-        Seed of the restarts. What a sample draws depends on the seed and on its values alone, not
-        on the samples beside it.
+    {random_state}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The fitted classifier under attack (after :meth:`fit`).
-
-    n_features_in_ : int
-        Number of features seen during :meth:`fit`.
-
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :meth:`fit`, where X has names that are all strings.
+    {attributes}
 
     See Also
     --------
-    AutoAttack : An ensemble that contains this attack.
+    AutoAttack : Ensemble that contains this attack.
 
     Notes
     -----
@@ -105,16 +85,15 @@ class FAB(MinimumNormAttack):
     and ``u <- beta u`` where this is adversarial. The projection is exact. At the end the segment
     from the input to the best point is searched by a few more passes.
 
-    It differs from the paper in one thing. There the point that went back is linearised anew; here
-    the hyperplane of the adversarial point, which is nearer to the boundary, serves in its place.
-    That saves one pass forward a step, and finds points that are as close in l2, and closer by one
-    to three per cent in linf.
+    It differs from the paper in one respect. There the model is linearised again at the point that
+    moved back; here the hyperplane of the adversarial point is used, which is nearer to the
+    boundary. That saves one forward pass per step, and finds points that are as close in l2, and
+    closer by one to three per cent in linf.
 
-    With ``n_target_classes`` as with None, any class but the label is a success. On a linear
-    model with two classes, the result is the closest adversarial point in each of the norms,
-    box and mask included, up to 0.5 % of its distance; with more classes it is if the closest
-    is among the target classes. On other models nothing is guaranteed: the distance found is an
-    upper bound.
+    Whatever ``n_target_classes``, any class but the label is a success. On a linear model with two
+    classes, the result is the closest adversarial point in each of the norms, box and mask
+    included, up to 0.5 % of its distance; with more classes, if the closest class is among the
+    target classes. On other models nothing is guaranteed: the distance found is an upper bound.
 
     References
     ----------
@@ -180,28 +159,27 @@ class FAB(MinimumNormAttack):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _attack_batch(self, model, space, labels, *, seed, targeted, stop_on_success):
+    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
         search = NormSearch(
-            model, space, labels, targeted=targeted, stop_on_success=stop_on_success
+            model, feasible_set, labels, targeted=targeted, stop_on_success=stop_on_success
         )
-        if targeted or self.n_target_classes is None:
-            targets = [None]
-        else:
-            logits = search.linearize(space.zeros())[0]
+        targets = [None]
+        if not targeted and self.n_target_classes is not None:
+            logits = search.linearize(feasible_set.zeros())[0]
             search.drop()
             targets = likeliest_others(logits, labels, self.n_target_classes).split(1, dim=1)
         for k, target in enumerate(targets):
-            u = search.space.zeros()
+            u = search.feasible_set.zeros()
             for restart in range(self.n_restarts):
                 if restart:
-                    noise = RowNoise(search.space.x, seed + k * self.n_restarts + restart)
+                    noise = RowNoise(search.feasible_set.x, seed + k * self.n_restarts + restart)
                     u = _random_start(search, u, noise)
                 u = self._follow_boundary(search, u, target)
         search_segment(search, _N_FINAL)
         return search.result()
 
     def _follow_boundary(self, search, u, target):
-        """One run from ``u``; where it ends, for the rows that are left."""
+        """Run once from ``u``; return the last points of the rows that are left."""
         for _ in range(self.n_steps):
             if not len(search):
                 return u
@@ -210,57 +188,47 @@ class FAB(MinimumNormAttack):
             if kept is not None:
                 u, share, value, w, along = (t[kept] for t in (u, share, value, w, along))
             u = u * share
-            plane = Hyperplane(search.space, w)
+            plane = search.feasible_set.hyperplane(w)
             step = plane.step(along * (1 - share) - value, u)
             own = plane.step(along - value)
-            length, own_length = search.space.size(step), search.space.size(own)
+            length, own_length = search.feasible_set.size(step), search.feasible_set.size(own)
             total = (length + own_length).clamp_min_(torch.finfo(u.dtype).tiny)
             alpha = length.div_(total).clamp_max_(self.alpha_max)
             u = torch.lerp(u.add_(step, alpha=self.eta), own.mul_(self.eta), alpha)
-            search.space.clip_(u)
-        search.look(u)
+            search.feasible_set.clip_(u)
+        search.try_points(u)
         return u
 
 
 def search_segment(search, n_passes):
-    """Look for adversarial points on the ways from the inputs to the best points.
+    """Look for adversarial points on the segments from the inputs to the best points.
 
-    The zero of the margin is interpolated (regula falsi), and missed a little on the far side.
+    The zero of the margin is interpolated (regula falsi), slightly towards the far end.
+
+    Parameters
+    ----------
+    search : NormSearch
+
+    n_passes : int
     """
-    u = search.best()[0].clone()
-    outside = search.look(u)
+    u = search.closest()[0].clone()
+    outside = search.try_points(u)
     with torch.no_grad():
-        inside = search.loss.margin(search.model.logits(search.space.x))
+        inside = search.loss.margin(search.model.logits(search.feasible_set.x))
     low, high = torch.zeros_like(inside), torch.ones_like(inside)
     for _ in range(n_passes):
         share = (inside / (inside - outside)).nan_to_num_(0.5).clamp_(0.05, 1)
         share = torch.lerp(share, torch.ones_like(share), 0.02)
         middle = torch.lerp(low, high, share)
-        margin = search.look(u * middle)
+        margin = search.try_points(u * middle)
         found = margin > 0
         low, inside = torch.where(found, low, middle), torch.where(found, inside, margin)
         high, outside = torch.where(found, middle, high), torch.where(found, margin, outside)
 
 
 def _random_start(search, u, noise):
-    """Random points half as far away as the best ones, or as ``u`` where there is none."""
-    space = search.space
-    distance = search.best()[1].clamp_max(space.radius)
-    distance = torch.where(distance < torch.inf, distance, space.size(u))
-    return space.clip_(_random_in_ball(space, noise).mul_(distance.mul_(0.5)))
-
-
-def _random_in_ball(space, noise):
-    """Points drawn uniformly from the unit ball."""
-    n_features = space.zeros().shape[1]
-    small = torch.finfo(space.x.dtype).eps / 2  # the functions below are finite inside (0, 1) only
-    u = noise.uniform(n_features).clamp_(small, 1 - small)
-    if space.norm == "l1":
-        u = u.log_().mul_(noise.uniform(n_features).sub_(0.5).sign_())
-    else:
-        u = u.mul_(2).sub_(1)
-    if space.norm == "l2":
-        u = u.erfinv_()
-    if space.norm != "linf":
-        u.div_(space.size(u)).mul_(noise.uniform(1).pow_(1 / n_features))
-    return u
+    """Draw points half as far away as the best ones, or as ``u`` where there is none."""
+    feasible_set = search.feasible_set
+    distance = search.closest()[1].clamp_max(feasible_set.radius)
+    distance = torch.where(distance < torch.inf, distance, feasible_set.size(u))
+    return feasible_set.clip_(feasible_set.random_in_ball(noise).mul_(distance.mul_(0.5)))

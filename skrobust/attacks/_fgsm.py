@@ -1,72 +1,53 @@
 """The fast gradient sign method, in every norm."""
 
 from ..utils._sklearn import StrOptions
-from ._base import BaseAttack
-from ._losses import LOSSES
-from ._search import Search
+from .core._base import BaseAttack
+from .core._losses import LOSSES
+from .core._search import MarginSearch
 
 
 class FGSM(BaseAttack):
     """Fast gradient sign method: one steepest step to the edge of the admissible set.
 
-    The gradient is taken once, at the input, and the attack goes to the admissible point that is
-    best if the loss were linear. For linf that is ``x + eps sign(g)`` clipped to the box [1]_; for
-    l2 and l1, too, box and mask are part of the optimisation and not clipped to afterwards. On a
-    linear binary model no attack is stronger.
+    The gradient is computed once, at the input, and the attack goes to the admissible point that
+    would be best if the loss were linear. For linf that is ``x + eps sign(g)`` clipped to the box
+    [1]_. For l2 and l1, too, box and mask are part of the optimisation rather than clipped to
+    afterwards. On a linear binary model no attack is stronger.
 
     Parameters
     ----------
-    estimator : estimator object or torch.nn.Module, default=None
-        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
-        (and with it ``GridSearchCV``) would return an unfitted copy, which
-        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
-        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
-        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+    {estimator}
 
-    eps : float or array-like of shape (n_features,), default=0.1
-        Radius of the ball, or budget of each feature, in units of X.
-        See :class:`~skrobust.threat.ThreatModel`.
+    {eps}
 
     norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball.
 
-    bounds : None or pair (low, high), default=None
-        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+    {bounds}
 
-    mask : None, str or array-like, default=None
-        Features that the attack can change: booleans, indices or column names. None means all.
+    {mask}
 
     loss : {"ce", "margin", "dlr"}, default="ce"
         Loss to climb; see :class:`PGD`.
 
-    batch_size : int or "auto", default="auto"
-        Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
+    {batch_size}
 
-    verbose : int, default=0
-        With 1, a progress bar over the batches.
+    {verbose}
 
-    random_state : int, RandomState instance or None, default=None
-        Seed for models that are random themselves; the attack is not.
+    {random_state_unused}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The fitted classifier under attack (after :meth:`fit`).
-
-    n_features_in_ : int
-        Number of features seen during :meth:`fit`.
-
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :meth:`fit`, where X has names that are all strings.
+    {attributes}
 
     See Also
     --------
-    PGD : Many small steps: stronger on everything that is not linear.
+    PGD : Many small steps: stronger on every model that is not linear.
 
     Notes
     -----
-    Where the step does not help, the input itself is returned. FGSM is a quick look: a model that
-    withstands it may well fall to :class:`PGD`.
+    Where the step does not help, the input itself is returned. FGSM is a quick check: a model that
+    withstands it may fall to :class:`PGD`.
 
     References
     ----------
@@ -115,8 +96,8 @@ class FGSM(BaseAttack):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _attack_batch(self, model, region, labels, *, seed, targeted, stop_on_success):
-        search = Search(model, region, LOSSES[self.loss](labels, targeted=targeted))
-        _, grad, _ = search.gradient(region.x.clone())
-        search.look(region.steepest(grad))
+    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
+        search = MarginSearch(model, feasible_set, LOSSES[self.loss](labels, targeted=targeted))
+        _, grad, _ = search.gradient(feasible_set.x.clone())
+        search.try_points(feasible_set.maximize_linear(grad))
         return search.result()

@@ -1,4 +1,4 @@
-"""HopSkipJump: along the decision boundary to its nearest point, by decisions alone."""
+"""The HopSkipJump attack."""
 
 from itertools import count
 from math import ceil, log2, sqrt
@@ -7,133 +7,116 @@ from numbers import Integral, Real
 import torch
 from sklearn.utils import check_array
 
-from .._region import norm_of
 from ..utils._containers import FLOATS
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
-from ._decisions import VALUES_AT_ONCE, Questions, Starts, directions
-from ._minimum_norm import MinimumNormAttack
+from .core._decision_oracle import VALUES_AT_ONCE, DecisionOracle, random_directions
+from .core._minimum_norm import MinimumNormAttack
+from .core._starting_points import StartingPoints
 
-# Shares of the distance. In many dimensions the paper's terms are smaller; in few they would be so
-# large that the boundary bends between the points, or that the result is not the boundary yet.
+# Limits of two terms of the paper, as shares of the distance. In few dimensions the terms are so
+# large that the boundary bends between the probes, or that bisection ends far from the boundary.
 _LONGEST_PROBE = 0.1
 _COARSEST_SEARCH = 1e-4
 
-# A jump that is this many halvings short leads nowhere.
+# Power of the number of features in the precision of the bisection (paper, section IV).
+_PRECISION_POWERS = {"l2": -1.5, "linf": -2}
+
+# A jump that is still not adversarial after this number of halvings is given up.
 _MOST_HALVINGS = 20
 
 
 class HopSkipJump(MinimumNormAttack):
-    """HopSkipJump: the nearest adversarial point, by the estimator's decisions alone.
+    """HopSkipJump: the nearest adversarial point, by the decisions of the estimator alone.
 
-    From some adversarial point, however far, the attack searches the way back to the input for the
-    decision boundary, asks on which side of it random points beside it lie, which tells its
-    direction, and jumps along that: again and again, until its queries are spent. It needs nothing
-    but ``predict``.
+    The attack starts from some adversarial point, however far, and finds the decision boundary by
+    bisection on the way back to the input. It estimates the direction of the boundary from the
+    predictions at random points near it, jumps along that direction, and bisects again, until its
+    queries are spent. It needs nothing but ``predict``.
 
     Parameters
     ----------
-    estimator : estimator object or torch.nn.Module, default=None
-        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
-        (and with it ``GridSearchCV``) would return an unfitted copy, which
-        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
-        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
-        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+    {estimator}
 
-    eps : None, float or array-like of shape (n_features,), default=None
-        Radius up to which a point counts as a success, in units of X; None means any. With one
-        value per feature, the norm of the perturbation divided by it is what is made small, and 1
-        is the radius.
+    {eps_or_none}
 
     norm : {"linf", "l2"}, default="linf"
-        Norm that is made small.
+        Norm to minimise.
 
-    bounds : None or pair (low, high), default=None
-        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+    {bounds}
 
-    mask : None, str or array-like, default=None
-        Features that the attack can change: booleans, indices or column names. None means all.
+    {mask}
 
     max_queries : int, default=10000
-        Points, for each sample, at which the model is asked for its decision: the input itself and
-        the search for a start among them. It is never asked more often; what :meth:`run` asks to
-        judge the result comes on top.
+        Predictions of the model for each sample, at most, including the input itself and the search
+        for a start. The predictions by which :meth:`run` judges the result are not counted.
 
     n_init : int, default=1000
         Points that are tried as a start, for each sample and run. Where none of them is
-        adversarial, the attack has failed.
+        adversarial, the attack fails.
 
     n_directions : int, default=50
-        Points beside the boundary that the first step asks at for its direction; step t takes
-        sqrt(t) times as many.
+        Number of probes near the boundary by which the first step estimates its direction; step t
+        takes sqrt(t) times as many.
 
     gamma : float, default=1.0
-        Distance of these points from the boundary, times the number of features, as a share of that
-        of the boundary from the input.
+        Distance of the probes from the boundary, times the number of features, as a share of the
+        distance of the boundary from the input.
 
     n_restarts : int, default=1
         Number of runs, each from another start, that share ``max_queries`` equally. Several short
-        runs are better than a long one for trees and neighbours.
+        runs are better than a long one for trees and nearest neighbours.
 
     X_init : array-like of shape (n_points, n_features) or (n_points, ...), default=None
-        Inputs, such as the training data, that are tried as a start before random points, those
-        that are the nearest to a sample first; columns as in X. Of more than ``n_init``, half are
-        the nearest, and half of all distances. Without it, a targeted attack may find no start.
+        Inputs, such as the training data, that are tried as a start before random points, the
+        nearest first; columns as in X. If there are more than ``n_init``, one half of the tries are
+        the nearest inputs, and the other half is spread over all distances. Without it, a targeted
+        attack may find no start.
 
     stop_on_success : bool, default=False
-        Whether to leave a sample alone once it has a point inside the radius. Scores stop in any
-        case.
+        Whether to stop for a sample once it has a point inside the radius. Scores stop in any case.
 
     batch_size : int or "auto", default="auto"
-        Samples a batch. All samples of a batch ask at the same time: small batches are slow. Apart
-        from rounding, results do not depend on it.
+        Samples per batch. The queries of all samples of a batch are made together: small batches
+        are slow. Apart from rounding, results do not depend on it.
 
-    verbose : int, default=0
-        With 1, a progress bar over the batches.
+    {verbose}
 
-    random_state : int, RandomState instance or None, default=None
-        Seed of starts and directions. What a sample draws depends on the seed and on its values
-        alone, not on the samples beside it.
+    {random_state}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The fitted classifier under attack (after :meth:`fit`).
-
-    n_features_in_ : int
-        Number of features seen during :meth:`fit`.
-
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :meth:`fit`, where X has names that are all strings.
+    {attributes}
 
     See Also
     --------
-    Square : For estimators that give scores; at one given eps.
-    FAB : For estimators with gradients.
+    Square : Attack by scores, at one given eps.
+    FAB : Attack by gradients.
 
     Notes
     -----
-    A start is moved to the boundary by bisection of the way to the input, which in linf is the way
-    through shrinking boxes around it. Then each step t of [1]_, Algorithm 2, asks at random points
-    beside the boundary; adds up their directions, weighted by the answers, 1 or -1, less their
-    mean; goes along the sum (in linf along its signs) by the distance from the input over sqrt(t),
-    or half of that, and so on, until it is adversarial there; and bisects again. The result is the
-    nearest of all points on the boundary.
+    A start is moved to the boundary by bisection on the way to the input; in linf this way leads
+    through shrinking boxes around the input. Then each step t of [1]_, Algorithm 2, predicts at
+    random probes near the boundary; adds up their directions, weighted by the answers, 1 or -1,
+    less the mean answer; goes along the sum (in linf along its signs) by the distance from the
+    input over sqrt(t), halved until the point there is adversarial; and bisects again. The result
+    is the nearest of all points on the boundary.
 
-    It differs from the paper in this. The directions of a step are orthogonal to each other, as far
-    as there are dimensions, and the same for all samples: that makes as many of them tell more. In
-    few dimensions the points lie closer to the boundary, at a tenth of the distance at most, and
-    the bisection goes on to 1e-4 of it. The paper starts from uniform noise in the box, and
-    knows no inputs without one; here points around the sample are tried as well, with perturbations
-    from a small part of a feature's scale up to many times it, and the nearest of the first
-    adversarial ones is taken. The scale of a feature is the width of its bounds, else its ``eps``
-    where there is one per feature, else its value. Restarts are not in the paper.
+    It differs from the paper as follows. The directions of a step are orthogonal to each other, up
+    to the number of dimensions, and the same for all samples, so that the same number of probes
+    carries more information. In few dimensions the probes are closer to the boundary, at most at a
+    tenth of the distance, and the bisection continues to 1e-4 of it. The paper starts from uniform
+    noise in the box, and does not cover inputs without bounds. Here points around the sample are
+    tried as well, with perturbations from a small part of a feature's scale up to many times it,
+    and the nearest of the first adversarial ones is taken. The scale of a feature is the width of
+    its bounds, else its ``eps`` where there is one per feature, else its value. Restarts are not in
+    the paper.
 
     With half of the paper's 100 directions the distance on images is smaller in l2 after 1,000
     queries, and about the same in linf and after 5,000. On a linear model with two classes and 30
     features without bounds, it is within 2 % of the smallest after 3,000 queries. On other models
-    nothing is guaranteed: it is an upper bound, and the boundary of trees, which consists of steps,
-    tells little of its direction.
+    nothing is guaranteed: the distance is an upper bound. The boundary of trees consists of steps,
+    from which its direction is hard to estimate.
 
     References
     ----------
@@ -203,24 +186,29 @@ class HopSkipJump(MinimumNormAttack):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _attack_batch(self, model, space, labels, *, seed, targeted, stop_on_success):
-        asked = Questions(model, space, labels, targeted=targeted, budget=self.max_queries)
+    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
+        oracle = DecisionOracle(
+            model, feasible_set, labels, targeted=targeted, budget=self.max_queries
+        )
         rows = torch.arange(len(labels), device=labels.device)
-        here = space.zeros()
-        already = asked.adversarial(here.unsqueeze(1), rows)[0][:, 0]
-        asked.remember(here[already], rows[already])
-        rows, pool = rows[~already], self._pool(space.x)
-        # Every perturbation is near enough for an infinite radius, but not none.
-        enough = min(space.radius, torch.finfo(here.dtype).max) if stop_on_success else 0.0
+        inputs = feasible_set.zeros()
+        already = oracle.is_adversarial(inputs.unsqueeze(1), rows)[0][:, 0]
+        oracle.remember(inputs[already], rows[already])
+        rows, pool = rows[~already], self._pool(feasible_set.x)
+        # With an infinite radius every perturbation is close enough, but no perturbation is needed.
+        largest = torch.finfo(inputs.dtype).max
+        enough = min(feasible_set.radius, largest) if stop_on_success else 0.0
         for run in range(self.n_restarts):
-            asked.budget = self.max_queries * (run + 1) // self.n_restarts
-            rows = rows[asked.size_best[rows, 0] > enough]
-            starts = Starts(asked, self.n_init, pool, seed + run, slice(run, None, self.n_restarts))
+            oracle.budget = self.max_queries * (run + 1) // self.n_restarts
+            rows = rows[oracle.closest_sizes(rows) > enough]
+            share = slice(run, None, self.n_restarts)
+            starts = StartingPoints(oracle, self.n_init, pool, seed + run, share)
             found, u = starts.find(rows)
-            self._walk(asked, found, u, seed + run, enough)
-        return asked.result()
+            self._walk(oracle, found, u, seed + run, enough)
+        return oracle.result()
 
     def _pool(self, x):
+        """Return the inputs of ``X_init`` as a tensor, or None."""
         if self.X_init is None:
             return None
         pool = check_array(
@@ -233,82 +221,104 @@ class HopSkipJump(MinimumNormAttack):
             )
         return torch.from_numpy(pool).to(x)
 
-    def _walk(self, asked, rows, u, seed, enough):
+    def _walk(self, oracle, rows, u, seed, enough):
         """Improve adversarial points ``u`` of some rows until their budgets are spent."""
-        d = max(1, asked.n_free)
-        precision = min(self.gamma * d ** (-1.5 if self.norm == "l2" else -2), _COARSEST_SEARCH)
+        d = max(1, int(oracle.free.sum()))
+        precision = min(self.gamma * d ** _PRECISION_POWERS[self.norm], _COARSEST_SEARCH)
         n_halvings = ceil(-log2(max(precision, torch.finfo(u.dtype).eps)))
         probe = min(self.gamma / d, _LONGEST_PROBE)
-        # Directions depend on the seed alone, and serve all rows.
+        # Directions depend on the seed alone, and are the same for all rows.
         noise = RowNoise(u.new_zeros(1, 1), seed)
-        asked.remember(u, rows)
-        u = self._to_boundary(asked, u, rows, n_halvings)
+        oracle.remember(u, rows)
+        u = _to_boundary(oracle, u, rows, n_halvings)
         for step in count(1):
-            size = asked.remember(u, rows)
-            going = asked.left(rows) > n_halvings + 1
-            going &= asked.size_best[rows, 0] > enough
+            size = oracle.remember(u, rows)
+            going = oracle.n_left(rows) > n_halvings + 1
+            going &= oracle.closest_sizes(rows) > enough
             if not bool(going.any()):
                 return
             u, size, rows = u[going], size[going], rows[going]
-            groups = directions(noise, round(self.n_directions * sqrt(step)), asked.free)
-            v = self._estimate(asked, u, rows, size * probe, groups, n_halvings + 1)
-            u = self._jump(asked, u, rows, v, size / sqrt(step), n_halvings)
-            u = self._to_boundary(asked, u, rows, n_halvings)
+            n_directions = round(self.n_directions * sqrt(step))
+            groups = random_directions(noise, n_directions, oracle.free)
+            v = _estimate_direction(oracle, u, rows, size * probe, groups, n_halvings + 1)
+            u = _jump(oracle, u, rows, v, size / sqrt(step), n_halvings)
+            u = _to_boundary(oracle, u, rows, n_halvings)
 
-    def _to_boundary(self, asked, u, rows, n_halvings):
-        """The nearest adversarial points on the way from the input to ``u``."""
-        longest = norm_of(u, "linf", keepdim=True)
-        low, high = torch.zeros_like(longest), torch.ones_like(longest)
-        for _ in range(n_halvings):
-            middle = (low + high) / 2
-            closer = self._part(u, middle, longest)
-            adversarial, known = asked.adversarial(closer.unsqueeze(1), rows)
-            high = torch.where(adversarial, middle, high)
-            low = torch.where(known & ~adversarial, middle, low)
-        return self._part(u, high, longest)
 
-    def _part(self, u, share, longest):
-        """The point next to ``u`` at a share of its distance from the input."""
-        if self.norm == "l2":
-            return u * share
-        side = longest * share
-        return u.clamp(-side, side)
+def _to_boundary(oracle, u, rows, n_halvings):
+    """Return the nearest adversarial points on the way from ``u`` to the input, by bisection.
 
-    def _estimate(self, asked, u, rows, length, groups, reserve):
-        """Direction, steepest in the norm, in which it becomes more adversarial."""
-        space = asked.space.take(rows)
-        n_at_once = max(1, VALUES_AT_ONCE // u.numel())
-        # Sums over the probes: their number, and their steps, plain and signed by the answers.
-        n, steps = u.new_zeros(len(u), 2, 1), u.new_zeros(len(u), 2, u.shape[1])
-        for part in (part for group in groups for part in group.split(n_at_once)):
-            probes = u.unsqueeze(1) + length.unsqueeze(2) * part
-            if space.bottom is not None:
-                probes.clamp_(space.bottom.unsqueeze(1), space.top.unsqueeze(1))
-            adversarial, known = asked.adversarial(probes, rows, reserve)
-            answers = torch.stack([known, known & adversarial], 1).to(u)
-            answers[:, 1].mul_(2).sub_(answers[:, 0])
-            n += answers.sum(2, keepdim=True)
-            # The box cuts steps off, for each row others.
-            steps += answers @ probes.sub_(u.unsqueeze(1))
-        mean = n[:, 1] / n[:, 0].clamp_min_(1)
-        v = steps[:, 1] - mean * steps[:, 0]
-        # Where all are on one side, it is towards them that the boundary lies, or away.
-        v = torch.where(mean.abs() == 1, mean * steps[:, 0], v)
-        if self.norm == "linf":
-            return v.sign_()
-        return v / norm_of(v, "l2", keepdim=True).clamp_min_(torch.finfo(v.dtype).tiny)
+    On this way, ``u`` is projected onto balls around the input that shrink to nothing: in l2 a
+    segment, in linf a path through nested boxes.
+    """
+    feasible_set = oracle.feasible_set
+    size = feasible_set.size(u)
+    low, high = torch.zeros_like(size), torch.ones_like(size)
+    for _ in range(n_halvings):
+        middle = (low + high) / 2
+        closer = feasible_set.project_ball(u, size * middle)
+        adversarial, known = oracle.is_adversarial(closer.unsqueeze(1), rows)
+        high = torch.where(adversarial, middle, high)
+        low = torch.where(known & ~adversarial, middle, low)
+    return feasible_set.project_ball(u, size * high)
 
-    def _jump(self, asked, u, rows, v, length, reserve):
-        """Go along ``v``, as far as it stays adversarial."""
-        u = u.clone()
-        left = torch.arange(len(u), device=u.device)
-        for halvings in range(_MOST_HALVINGS):
-            step = length[left] / 2**halvings * v[left]
-            there = asked.space.take(rows[left]).clip_(u[left] + step)
-            adversarial, known = asked.adversarial(there.unsqueeze(1), rows[left], reserve)
-            arrived = adversarial[:, 0]
-            u[left[arrived]] = there[arrived]
-            left = left[known[:, 0] & ~arrived]
-            if not len(left):
-                break
-        return u
+
+def _estimate_direction(oracle, u, rows, length, groups, reserve):
+    """Return the steepest direction of size 1 in which points become more adversarial.
+
+    Parameters
+    ----------
+    oracle : DecisionOracle
+
+    u : tensor of shape (n_rows, d)
+        Points on the decision boundary.
+
+    rows : int64 tensor of shape (n_rows,)
+
+    length : tensor of shape (n_rows, 1)
+        Distance of the probes from the points.
+
+    groups : iterable of tensors of shape (m, d)
+        Directions of the probes.
+
+    reserve : int
+        Queries of the budget to leave.
+
+    Returns
+    -------
+    v : tensor of shape (n_rows, d)
+    """
+    feasible_set = oracle.feasible_set.take(rows)
+    n_at_once = max(1, VALUES_AT_ONCE // u.numel())
+    # Sums over the probes: their number, and their steps, unsigned and signed by the answers.
+    n, steps = u.new_zeros(len(u), 2, 1), u.new_zeros(len(u), 2, u.shape[1])
+    for part in (part for group in groups for part in group.split(n_at_once)):
+        probes = u.unsqueeze(1) + length.unsqueeze(2) * part
+        if feasible_set.bottom is not None:
+            probes.clamp_(feasible_set.bottom.unsqueeze(1), feasible_set.top.unsqueeze(1))
+        adversarial, known = oracle.is_adversarial(probes, rows, reserve)
+        answers = torch.stack([known, known & adversarial], 1).to(u)
+        answers[:, 1].mul_(2).sub_(answers[:, 0])
+        n += answers.sum(2, keepdim=True)
+        # The box cuts off other steps in each row.
+        steps += answers @ probes.sub_(u.unsqueeze(1))
+    mean = n[:, 1] / n[:, 0].clamp_min_(1)
+    v = steps[:, 1] - mean * steps[:, 0]
+    # Where all probes are on one side, their mean points away from the boundary or towards it.
+    return feasible_set.unit_direction(torch.where(mean.abs() == 1, mean * steps[:, 0], v))
+
+
+def _jump(oracle, u, rows, v, length, reserve):
+    """Go along ``v``, by the largest of halved lengths at which the point stays adversarial."""
+    u = u.clone()
+    left = torch.arange(len(u), device=u.device)
+    for halvings in range(_MOST_HALVINGS):
+        step = length[left] / 2**halvings * v[left]
+        there = oracle.feasible_set.take(rows[left]).clip_(u[left] + step)
+        adversarial, known = oracle.is_adversarial(there.unsqueeze(1), rows[left], reserve)
+        arrived = adversarial[:, 0]
+        u[left[arrived]] = there[arrived]
+        left = left[known[:, 0] & ~arrived]
+        if not len(left):
+            break
+    return u

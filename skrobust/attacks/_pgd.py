@@ -1,20 +1,19 @@
 """Projected gradient descent."""
 
-from math import cos, pi
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 
 from ..utils._random import RowNoise
 from ..utils._sklearn import Interval, StrOptions
-from ._base import BaseAttack
-from ._losses import LOSSES, likeliest_others
-from ._search import Search
+from .core._ascent import ascend, step_fractions
+from .core._base import BaseAttack
+from .core._losses import LOSSES, likeliest_others
+from .core._search import MarginSearch
 
-# Steps from near the best point are shorter by this factor, so as not to lose it at once. With 10
-# steps and 20 restarts, 11 of the 12 hard points among the first 500 of the reference target fall;
-# 2 with steps of full length, and 1 with restarts around the input.
+# Steps from near the best point are shorter by this factor, so that they do not leave its
+# neighbourhood at once. With 10 steps and 20 restarts, 11 of the 12 hard points among the first 500
+# of the reference target fall; 2 with steps of full length, and 1 with restarts around the input.
 _NEARBY = 0.3
 
 
@@ -22,33 +21,24 @@ class PGD(BaseAttack):
     """Projected gradient descent: many small steepest steps inside the ball.
 
     The attack climbs a loss of the classifier by steps along the steepest direction of the norm,
-    each followed by an exact projection onto ball, box and mask, from one or several starting
+    each followed by an exact projection onto ball, box and mask. It starts from one or several
     points, and returns the best point that it has seen.
 
     Parameters
     ----------
-    estimator : estimator object or torch.nn.Module, default=None
-        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
-        (and with it ``GridSearchCV``) would return an unfitted copy, which
-        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
-        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
-        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+    {estimator}
 
-    eps : float or array-like of shape (n_features,), default=0.1
-        Radius of the ball, or budget of each feature, in units of X.
-        See :class:`~skrobust.threat.ThreatModel`.
+    {eps}
 
     norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball. Each step in l1 is spread over the steepest twentieth of the features.
 
-    bounds : None or pair (low, high), default=None
-        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+    {bounds}
 
-    mask : None, str or array-like, default=None
-        Features that the attack can change: booleans, indices or column names. None means all.
+    {mask}
 
     n_steps : int, default=40
-        Steps a restart. Each costs one pass forward and one to the input.
+        Steps per restart. Each costs one pass forward and one to the input.
 
     step_size : float, default=None
         Length of each step in units of X; with one ``eps`` per feature, of the feature with the
@@ -58,16 +48,16 @@ class PGD(BaseAttack):
 
     n_restarts : int, default=1
         Number of runs, each from another starting point. With ``random_start=False`` all would be
-        the same, and only one is allowed.
+        the same: only 1 is allowed.
 
     restart_from : {"input", "best"}, default="input"
-        Where the restarts after the first begin: at points drawn from the ball around the input,
-        or from such a ball around the best point so far, with steps that are shorter by a factor
-        of 0.3. The latter is an iterated local search [6]_: it is much stronger against models
-        whose gradients mislead, with many restarts of few steps each.
+        Centre of the ball from which the starting points of later restarts are drawn: the input,
+        or the best point so far, with steps that are shorter by a factor of 0.3. The latter is an
+        iterated local search [6]_. With many restarts of few steps each, it is much stronger
+        against models whose gradients mislead.
 
     random_start : bool, default=True
-        Start at a point drawn uniformly from the ball; else at the input.
+        Whether to start at a point drawn uniformly from the ball, or at the input.
 
     momentum : float, default=0.0
         Share of the direction so far that is added to each new gradient, which is first divided by
@@ -78,39 +68,28 @@ class PGD(BaseAttack):
         ``z_(1) - z_(3)`` of the sorted logits [2]_, which with two classes is the margin itself.
 
     n_target_classes : int, default=None
-        Multi-targeted attack [4]_: each restart heads for so many other classes one after the
-        other, beginning with the likeliest, by the difference of their logit from the label's (with
-        loss="dlr" in units of the spread of the logits). It multiplies the passes. None, or a
-        targeted attack: it does not.
+        Multi-targeted attack [4]_: each restart heads for this number of other classes one after
+        the other, the likeliest first. The loss is the difference of their logit from that of the
+        label (with loss="dlr", divided by the spread of the logits). It multiplies the passes. None
+        is no such attack; a targeted attack ignores it.
 
     eot_samples : int, default=1
-        Passes over which each gradient is averaged: for models that are random themselves
+        Passes over which each gradient is averaged, for models that are random themselves
         (expectation over transformation [5]_).
 
     stop_on_success : bool, default=False
-        Whether to leave a sample alone once it is adversarial, which is faster. Otherwise the
-        attack goes on to the strongest point. Scores stop in any case.
+        Whether to stop for a sample once it is adversarial, which is faster. Otherwise the attack
+        goes on to the strongest point. Scores stop in any case.
 
-    batch_size : int or "auto", default="auto"
-        Samples a batch; it bounds the memory. Apart from rounding, results do not depend on it.
+    {batch_size}
 
-    verbose : int, default=0
-        With 1, a progress bar over the batches.
+    {verbose}
 
-    random_state : int, RandomState instance or None, default=None
-        Seed of the starting points. What a sample draws depends on the seed and on its values
-        alone, not on the samples beside it.
+    {random_state}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The fitted classifier under attack (after :meth:`fit`).
-
-    n_features_in_ : int
-        Number of features seen during :meth:`fit`.
-
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :meth:`fit`, where X has names that are all strings.
+    {attributes}
 
     See Also
     --------
@@ -123,10 +102,10 @@ class PGD(BaseAttack):
     linf, ``eps g / ||g||_2`` for l2), one step is ``z <- P(z + f s(g))`` [1]_, eq. (2), where
     ``P`` is the projection of :meth:`~skrobust.threat.ThreatModel.project` and ``f`` the share of
     the radius. The cross-entropy is climbed along a multiple of its gradient that does not vanish
-    where the model is sure of itself. Points are ranked by the margin; the input itself is among
-    them, so that the result is never worse than doing nothing.
+    where the model is confident. Points are ranked by the margin; the input itself is among them,
+    so that the result is never worse than doing nothing.
 
-    The schedule of decreasing steps follows [2]_, who show that a fixed step wanders about the
+    The schedule of decreasing steps follows [2]_, who show that a fixed step oscillates about the
     optimum. With it, the attack is exact on a linear model for linf, up to rounding.
 
     References
@@ -213,91 +192,82 @@ class PGD(BaseAttack):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _attack_batch(self, model, region, labels, *, seed, targeted, stop_on_success):
+    def _validate_params(self):
+        super()._validate_params()
         if self.n_restarts > 1 and not self.random_start:
             raise ValueError(
                 f"n_restarts must be 1 with random_start=False, as all restarts of {self!r} would "
                 f"be the same; got {self.n_restarts}."
             )
-        search = Search(
+
+    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
+        search = MarginSearch(
             model,
-            region,
+            feasible_set,
             LOSSES[self.loss](labels, targeted=targeted),
             stop_on_success=stop_on_success,
             eot_samples=self.eot_samples,
         )
-        several = self.n_target_classes is not None and not targeted
-        scouted = self.loss == "margin" and self.eot_samples == 1 and not (several or targeted)
-        targets, n_steps = None, self.n_steps
-        if scouted:
-            n_steps -= look_towards_classes(search, self.n_steps // 4)
-        elif self.random_start or several:
-            logits = search.look_at_inputs()
-        if several:
-            targets = likeliest_others(logits, labels, self.n_target_classes)
+        multi_targeted = self.n_target_classes is not None and not targeted
+        scouts = self.loss == "margin" and self.eot_samples == 1
+        scouts = scouts and not (multi_targeted or targeted)
+        n_first, targets = self.n_steps, None
+        if scouts:
+            n_first -= step_towards_classes(search, self.n_steps // 4)
+        elif self.random_start or multi_targeted:
+            logits = search.try_inputs()
+            if multi_targeted:
+                targets = likeliest_others(logits, labels, self.n_target_classes)
         for restart in range(self.n_restarts):
-            for _ in search.runs(targets, scaled=self.loss == "dlr"):
-                start = self._start(search, restart, seed, scouted)
-                fractions = step_fractions(
-                    self.n_steps if restart else n_steps, self.step_size, self.eps
-                )
-                if restart and self.restart_from == "best":
-                    fractions = [_NEARBY * fraction for fraction in fractions]
-                climb(search, start, fractions, self.momentum)
+            fractions = self._fractions(restart, n_first)
+            for _ in search.targets(targets, scaled=self.loss == "dlr"):
+                z = self._start(search, restart, seed, scouts)
+                search.try_points(ascend(search, z, fractions, self.momentum))
         return search.result()
 
+    def _fractions(self, restart, n_first):
+        """Return the lengths of the steps of a run as shares of the radius."""
+        n_steps = self.n_steps if restart else n_first
+        fractions = step_fractions(n_steps, self.step_size, self.eps)
+        nearby = restart and self.restart_from == "best"
+        return [_NEARBY * fraction for fraction in fractions] if nearby else fractions
+
     def _start(self, search, restart, seed, scouted):
-        region = search.region
+        """Return the starting points of a run."""
+        feasible_set = search.feasible_set
         if restart == 0 and scouted:
-            return search.best().clone()
+            return search.best_points()
         if not self.random_start:
-            return region.x.clone()
-        start = region.random(RowNoise(region.x, seed + restart))
+            return feasible_set.x.clone()
+        start = feasible_set.random_start(RowNoise(feasible_set.x, seed + restart))
         if restart and self.restart_from == "best":
-            region.project_(start.sub_(region.x).add_(search.best()))
+            start.sub_(feasible_set.x).add_(search.best_points())
+            start = feasible_set.project_(start)
         return start
 
 
-def look_towards_classes(search, n_classes):
-    """Judge the inputs, and one steepest step from them to each of the likeliest other classes.
+def step_towards_classes(search, n_classes):
+    """Rank the inputs, and one steepest step from them to each of the likeliest other classes.
+
+    Parameters
+    ----------
+    search : MarginSearch
+
+    n_classes : int
 
     Returns
     -------
     n_steps : int
-        How many classes that were: each costs one pass forward and one to the input.
+        Number of these classes: each costs one pass forward and one to the input.
     """
-    logits, pull = search.model(search.region.x)
-    labels = search.loss.index[:, 0]
-    targets = likeliest_others(logits, labels, n_classes)
-    own = torch.zeros_like(logits).scatter_(1, search.loss.index, 1)
-    search.judge(search.region.x, search.loss.margin(logits))
+    logits, vjp = search.model(search.feasible_set.x)
+    targets = likeliest_others(logits, search.loss.index[:, 0], n_classes)
+    one_hot = torch.zeros_like(logits).scatter_(1, search.loss.index, 1)
+    search.judge(search.feasible_set.x, search.loss.margin(logits))
     for column in targets.unbind(1):
         if not len(search):
             break
-        grad = pull(torch.zeros_like(logits).scatter_(1, column.unsqueeze(1), 1).sub_(own))
-        search.look(search.region.steepest(grad if search.rows is None else grad[search.rows]))
+        grad = vjp(torch.zeros_like(logits).scatter_(1, column.unsqueeze(1), 1).sub_(one_hot))
+        grad = grad if search.rows is None else grad[search.rows]
+        search.try_points(search.feasible_set.maximize_linear(grad))
     return targets.shape[1]
-
-
-def climb(search, z, fractions, momentum=0.0):
-    """Projected gradient ascent from ``z``, in place; what it finds is in ``search``."""
-    velocity = torch.zeros_like(z if momentum else z[:0])
-    for fraction in fractions:
-        if not len(search):
-            return
-        z, grad, kept = search.gradient(z)
-        if momentum:
-            velocity = velocity if kept is None else velocity[kept]
-            size = grad.flatten(1).abs().sum(1).clamp_min_(torch.finfo(grad.dtype).tiny)
-            velocity.mul_(momentum).add_(grad / size.view(search.row_shape))
-            grad = velocity.clone()  # a step overwrites it
-        search.region.step_(z, grad, fraction)
-    search.look(z)
-
-
-def step_fractions(n_steps, step_size, eps):
-    """Length of each step as a share of the radius."""
-    if step_size is None:
-        return [1 + cos(pi * k / n_steps) for k in range(n_steps)]
-    radius = float(np.max(eps))
-    return [step_size / radius if radius > 0 else 0.0] * n_steps

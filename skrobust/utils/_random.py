@@ -1,12 +1,14 @@
 """Random state: from scikit-learn's ``random_state`` to torch, and back out untouched."""
 
+import os
 from contextlib import contextmanager
-from copy import copy
 from threading import RLock
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+
+from ._rows import RowBatch
 
 # SplitMix64: increment and multipliers of G. Steele, D. Lea and C. Flood, "Fast splittable
 # pseudorandom number generators", OOPSLA 2014, as signed 64-bit integers.
@@ -26,33 +28,85 @@ def make_generator(seed, device="cpu"):
     return torch.Generator(device=device).manual_seed(seed)
 
 
-_GLOBAL_GENERATORS = RLock()
+class TorchRandomState:
+    """A state of torch's global generators that is in force for single calls.
 
+    Modules draw from the global generators (initialisation, dropout, noise layers). The caller's
+    stream must neither determine these draws nor be moved by them.
 
-@contextmanager
-def isolated_rng(seed, device):
-    """Seed torch's global generators inside the block and put them back after it.
+    Parameters
+    ----------
+    seed : int
 
-    Modules draw from the global generators (initialisation, dropout, noise layers); the caller's
-    stream must neither steer that nor be moved by it. One thread at a time has the generators to
-    itself: with joblib's threads, too, a seed decides every bit.
+    device : torch.device
+        Device whose generator is isolated besides that of the CPU.
     """
-    device = torch.device(device)
-    on_cuda = device.type == "cuda"
-    with _GLOBAL_GENERATORS:
-        cpu_state = torch.get_rng_state()
-        cuda_state = torch.cuda.get_rng_state(device) if on_cuda else None
-        # Not torch.manual_seed: it visits every device type, which costs more than a small attack.
-        torch.default_generator.manual_seed(seed)
-        if on_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+
+    def __init__(self, seed, device):
+        device = torch.device(device)
+        self._generators = [torch.default_generator]
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self._generators.append(torch.cuda.default_generators[index])
+        self._states = [make_generator(seed, g.device).get_state() for g in self._generators]
+
+    def global_state(self):
+        """Return the states of the global generators."""
+        return [generator.get_state() for generator in self._generators]
+
+    def restore_global(self, states):
+        """Put the global generators back to earlier states; return whether they had moved."""
+        now = self.global_state()
+        if all(torch.equal(*pair) for pair in zip(now, states, strict=True)):
+            return False
+        self._set_global(states)
+        return True
+
+    def _set_global(self, states):
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+
+    @contextmanager
+    def active(self):
+        """Context in which the global generators continue this state, one thread at a time.
+
+        A lock is held inside: use it for single calls of torch, never around code of an estimator.
+        """
+        with _LOCK.held():
+            with self.swapped():
+                yield
+
+    @contextmanager
+    def swapped(self):
+        """Context in which the global generators continue this state, without a lock.
+
+        Other threads that draw at the same time share the generators.
+        """
+        outside = self.global_state()
+        self._set_global(self._states)
         try:
             yield
         finally:
-            torch.set_rng_state(cpu_state)
-            if on_cuda:
-                torch.cuda.set_rng_state(cuda_state, device)
+            self._states = self.global_state()
+            self._set_global(outside)
+
+
+class _ForkSafeLock:
+    """A re-entrant lock that is free in a forked child, whoever held it in the parent."""
+
+    def __init__(self):
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self):
+        self._lock = RLock()
+
+    def held(self):
+        return self._lock
+
+
+_LOCK = _ForkSafeLock()
 
 
 class GeneratorNoise:
@@ -68,23 +122,19 @@ class GeneratorNoise:
         return torch.rand((len(self.x), n_values), **self.options).to(self.x.device)
 
 
-class RowNoise:
+class RowNoise(RowBatch):
     """Uniform numbers in [0, 1) for a batch, each row's a function of the row and the seed.
 
     What a row draws depends neither on its neighbours nor on the batches they come in, so that a
     result for a sample is the same alone, in another order and with another batch size.
     """
 
+    _row_attributes = ("keys",)
+
     def __init__(self, x, seed):
         self.dtype = x.dtype
         self.keys = _mix_(hash_rows(x) + torch.tensor(seed + 1) * _GOLDEN)
         self.n_drawn = 0
-
-    def take(self, rows):
-        """The noise of some of the rows, from the number on that is next."""
-        part = copy(self)
-        part.keys = self.keys[rows]
-        return part
 
     def uniform(self, n_values):
         """Tensor of shape (n_samples, n_values)."""

@@ -1,11 +1,12 @@
-"""The checks of ``eps``, ``bounds`` and ``mask``: what is wrong, and what to do about it."""
-
-from math import prod
+"""Checks of the parameters of a threat model: ``eps``, ``bounds`` and ``mask``."""
 
 import numpy as np
 
+from ..utils._validation import read_only
+
 
 def check_eps(eps, norm):
+    """Return ``eps`` as a float or as a read-only float64 array with one budget per feature."""
     try:
         eps = np.asarray(eps, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -25,10 +26,11 @@ def check_eps(eps, norm):
             f"eps must be finite and not negative, in the units of X; got {wrong:g}. To leave a "
             "feature unlimited, use bounds and an eps as wide as they are."
         )
-    return float(eps) if eps.ndim == 0 else _read_only(eps)
+    return float(eps) if eps.ndim == 0 else read_only(eps)
 
 
 def _check_count(eps):
+    """Return the number of features that may change in l0, as a float."""
     needed = "eps must be one number of features, 0, 1, 2, ..., with norm='l0'"
     if eps.ndim:
         raise ValueError(
@@ -45,6 +47,7 @@ def _check_count(eps):
 
 
 def check_bounds(bounds):
+    """Return None or a pair (low, high) of floats or read-only float64 arrays."""
     if bounds is None:
         return None
     try:
@@ -70,19 +73,20 @@ def check_bounds(bounds):
         raise ValueError(
             f"bounds must have low <= high; got low={lows[i]:g} and high={highs[i]:g}{where}."
         )
-    return tuple(float(s) if s.ndim == 0 else _read_only(s) for s in (low, high))
+    return tuple(float(s) if s.ndim == 0 else read_only(s) for s in (low, high))
 
 
 def check_mask(mask, feature_names):
+    """Return None, or read-only booleans or indices of the features that can change."""
     if mask is None:
         return None
     mask = np.asarray(mask)
     if mask.ndim == 0:
         mask = mask.reshape(1)
     if mask.dtype == bool or np.issubdtype(mask.dtype, np.integer):
-        return _read_only(mask)
+        return read_only(mask)
     if mask.size == 0:
-        return _read_only(np.empty(0, dtype=np.intp))
+        return read_only(np.empty(0, dtype=np.intp))
     if not all(isinstance(name, str) for name in mask.ravel()):
         raise ValueError(
             "mask must be None, booleans with one per feature, feature indices or column names; "
@@ -100,10 +104,11 @@ def check_mask(mask, feature_names):
             f"mask contains unknown column names: {', '.join(map(repr, unknown))}. The columns "
             f"of X are {', '.join(map(repr, feature_names))}."
         )
-    return _read_only(np.array([position[name] for name in mask.ravel()], dtype=np.intp))
+    return read_only(np.array([position[name] for name in mask.ravel()], dtype=np.intp))
 
 
 def mask_to_bool(mask, n_features):
+    """Return one boolean per feature from booleans or indices."""
     if mask.dtype == bool:
         if mask.size != n_features:
             raise ValueError(
@@ -119,26 +124,3 @@ def mask_to_bool(mask, n_features):
     changeable = np.zeros(n_features, dtype=bool)
     changeable[mask] = True
     return changeable
-
-
-def fit_length(value, n_features, name):
-    """Check that ``value`` is a scalar or has one number a feature; flat in the latter case."""
-    value = np.asarray(value)
-    if value.ndim > 0 and value.size != n_features:
-        raise ValueError(
-            f"{name} has {value.size} values, but X has {n_features} features: give one number "
-            "for all of them or one per feature."
-        )
-    return value.ravel() if value.ndim else value
-
-
-def per_feature(value, shape, name):
-    """``value`` as a scalar, or in the shape of one sample."""
-    value = fit_length(value, prod(shape), name)
-    return value.reshape(shape) if value.ndim else value
-
-
-def _read_only(array):
-    array = array.copy()
-    array.setflags(write=False)
-    return array

@@ -3,8 +3,8 @@
 An access is what stands for the model in an attack. It takes tensors and gives tensors, whatever
 the estimator computes with, and answers
 
-- ``access(z)``: logits of shape (n, n_classes >= 2), and a function that pulls directions back
-  (:func:`~skrobust.differentiable._pullback.pullback`); for gradients only;
+- ``access(z)``: logits of shape (n, n_classes >= 2), and their vector-Jacobian product
+  (:func:`~skrobust.differentiable.runtime.logits_and_vjp`); for gradients only;
 - ``access.logits(z)``: the logits, or scores in their place; for gradients and scores;
 - ``access.decide(z)``: int64 tensor of class indices; for all.
 """
@@ -17,10 +17,9 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
-from ..differentiable._pullback import pullback
+from ..differentiable.runtime import deterministic_convolutions, logits_and_vjp
 from ..exceptions import NotDifferentiableError
 from ..utils._containers import frame_like
-from ..utils._passes import fast_passes
 from ..utils._sklearn import BaseSearchCV
 from ..utils._torch import frozen, input_options
 
@@ -33,22 +32,22 @@ class Gradients:
     def __init__(self, view):
         self.view = view
         self.options = input_options(view)
-        self._linearize = None
+        self._evaluate = None
 
     def __call__(self, z):
-        return self._linearize(z)
+        return self._evaluate(z)
 
     def logits(self, z):
-        return self._linearize.logits(z)
+        return self._evaluate.logits(z)
 
     def decide(self, z):
         return self.logits(z).argmax(1)
 
     @contextmanager
     def prepared(self, n_rows):
-        """Context in which passes for ``n_rows`` cost least; puts the model back afterwards."""
-        with frozen(self.view), fast_passes(self.view, n_rows):
-            self._linearize = pullback(self.view)
+        """Prepare the passes of an attack; the model is as before after the block."""
+        with frozen(self.view), deterministic_convolutions():
+            self._evaluate = logits_and_vjp(self.view)
             yield
 
 

@@ -6,6 +6,7 @@ import re
 import warnings
 from functools import partial
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,9 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import (
+    Binarizer,
     FunctionTransformer,
+    KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
     Normalizer,
@@ -60,9 +63,9 @@ from sklearn.svm import SVC, LinearSVC, NuSVC
 from torch import nn
 
 from skrobust.attacks import PGD
-from skrobust.differentiable import to_torch
-from skrobust.differentiable._registry import transform_to_torch
-from skrobust.differentiable._svm import Votes
+from skrobust.differentiable import StraightThrough, to_torch
+from skrobust.differentiable._registry import registered_classes, transform_to_torch
+from skrobust.differentiable._svm import PairVotes
 from skrobust.exceptions import NotDifferentiableError
 
 N_FEATURES = 5
@@ -99,80 +102,101 @@ def mlp(**parameters):
     )
 
 
-def ignore_warnings(function, *arguments):
-    """For deprecated estimators and short fits; no warning of the views is hidden by it."""
+def ignore_warnings(function, *args, **kwargs):
+    """For deprecated estimators and short fits; it hides no warning of a view."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return function(*arguments)
+        return function(*args, **kwargs)
 
 
-CLASSIFIERS = [
-    lambda: LogisticRegression(max_iter=2000),
-    lambda: LogisticRegression(fit_intercept=False, max_iter=2000),
-    lambda: LogisticRegressionCV(Cs=2, cv=2, max_iter=2000),
-    lambda: RidgeClassifier(),
-    lambda: RidgeClassifier(fit_intercept=False),
-    lambda: RidgeClassifierCV(),
-    lambda: SGDClassifier(random_state=0),
-    lambda: SGDClassifier(loss="log_loss", average=True, random_state=0),
-    lambda: LinearSVC(max_iter=50, random_state=0),
-    lambda: LinearSVC(fit_intercept=False, max_iter=50, random_state=0),
-    lambda: Perceptron(random_state=0),
-    lambda: LinearDiscriminantAnalysis(),
-    lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
-    lambda: LinearDiscriminantAnalysis(solver="eigen"),
-    lambda: QuadraticDiscriminantAnalysis(),
-    lambda: QuadraticDiscriminantAnalysis(reg_param=0.1),
-    lambda: GaussianNB(),
-    lambda: mlp(),
-    lambda: mlp(activation="tanh"),
-    lambda: mlp(activation="logistic"),
-    lambda: mlp(activation="identity"),
-    lambda: MLPClassifier((4, 3), solver="lbfgs", alpha=1.0, max_iter=500, random_state=0),
-    lambda: RFE(LogisticRegression(max_iter=2000), n_features_to_select=2),
-    lambda: make_pipeline(RFE(RidgeClassifier(), n_features_to_select=2), GaussianNB()),
-    lambda: make_pipeline(StandardScaler(), mlp()),
-    lambda: make_pipeline(StandardScaler(), PCA(3), LogisticRegression()),
-    lambda: make_pipeline(LinearDiscriminantAnalysis(n_components=1), LogisticRegression()),
-    lambda: make_pipeline(StandardScaler(), make_pipeline("passthrough", LogisticRegression())),
-    lambda: GridSearchCV(make_pipeline(StandardScaler(), RidgeClassifier()), {}, cv=2),
-    lambda: RandomizedSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, n_iter=1, cv=2),
-    lambda: HalvingGridSearchCV(GaussianNB(), {"var_smoothing": [1e-9, 1e-3]}, cv=2),
-]
-if hasattr(sklearn.linear_model, "PassiveAggressiveClassifier"):
-    CLASSIFIERS.append(lambda: sklearn.linear_model.PassiveAggressiveClassifier(random_state=0))
+class Only(NamedTuple):
+    """Row of the registry for one number of classes: a net has a fixed number of outputs."""
+
+    n_classes: int
+    estimator: object
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("make", CLASSIFIERS, ids=lambda make: repr(ignore_warnings(make)))
-def test_classifier(make, n_classes):
+def is_net(estimator):
+    return isinstance(estimator, nn.Module | skorch.NeuralNet)
+
+
+def has_exact_gradients(view):
+    return not any(isinstance(module, StraightThrough) for module in view.modules())
+
+
+def layers(n_outputs, *last):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.ReLU(), nn.Linear(8, n_outputs), *last)
+
+
+def net_data(n_classes):
     X, y = make_data(n_classes)
-    estimator = ignore_warnings(lambda: make().fit(X, y))
-    view = to_torch(estimator)
-    logits = evaluate(view, X)
+    X = StandardScaler().fit_transform(X).astype(np.float32)
+    return X, np.unique(y, return_inverse=True)[1].astype(np.int64)
 
-    assert logits.shape == (len(X), n_classes)
-    assert logits.dtype == np.float64
-    assert not list(view.parameters())
-    np.testing.assert_array_equal(estimator.classes_[logits.argmax(axis=1)], estimator.predict(X))
-    if hasattr(estimator, "decision_function"):
-        scores = estimator.decision_function(X)
-        if n_classes == 2:
-            np.testing.assert_allclose(logits[:, 1] - logits[:, 0], scores, rtol=1e-9, atol=1e-9)
-        else:
-            np.testing.assert_allclose(
-                logits - logits[:, :1], scores - scores[:, :1], rtol=1e-9, atol=1e-9
-            )
-    one_vs_rest = isinstance(estimator, SGDClassifier) and n_classes > 2
-    if hasattr(estimator, "predict_proba") and not one_vs_rest:
-        probabilities = estimator.predict_proba(X)
-        np.testing.assert_allclose(softmax(logits, axis=1), probabilities, rtol=1e-5, atol=1e-12)
-    assert_gradients(view, X)
+
+def fit(estimator, n_classes):
+    """Return a fitted copy of a row of the registry, and its data."""
+    estimator = ignore_warnings(copy.deepcopy, estimator)
+    X, y = net_data(n_classes) if is_net(estimator) else make_data(n_classes)
+    if isinstance(estimator, skorch.NeuralNetBinaryClassifier):
+        y = y.astype(np.float32)
+    if not isinstance(estimator, nn.Module):
+        ignore_warnings(estimator.fit, X, y)
+    return estimator, X
 
 
 def power_of_last_columns(X, power):
     return X[:, 2:] ** power
 
+
+# The registry: every class with a view has a row in one of these tables, and the common tests below
+# fit a copy of it and check the view. Classifiers are tested with two and with three classes.
+
+CLASSIFIERS = [
+    LogisticRegression(max_iter=2000),
+    LogisticRegression(fit_intercept=False, max_iter=2000),
+    LogisticRegressionCV(Cs=2, cv=2, max_iter=2000),
+    RidgeClassifier(),
+    RidgeClassifier(fit_intercept=False),
+    RidgeClassifierCV(),
+    SGDClassifier(random_state=0),
+    SGDClassifier(loss="log_loss", average=True, random_state=0),
+    LinearSVC(max_iter=50, random_state=0),
+    LinearSVC(fit_intercept=False, max_iter=50, random_state=0),
+    Perceptron(random_state=0),
+    LinearDiscriminantAnalysis(),
+    LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+    LinearDiscriminantAnalysis(solver="eigen"),
+    QuadraticDiscriminantAnalysis(),
+    QuadraticDiscriminantAnalysis(reg_param=0.1),
+    GaussianNB(),
+    mlp(),
+    mlp(activation="tanh"),
+    mlp(activation="logistic"),
+    mlp(activation="identity"),
+    MLPClassifier((4, 3), solver="lbfgs", alpha=1.0, max_iter=500, random_state=0),
+    RFE(LogisticRegression(max_iter=2000), n_features_to_select=2),
+    make_pipeline(RFE(RidgeClassifier(), n_features_to_select=2), GaussianNB()),
+    make_pipeline(StandardScaler(), mlp()),
+    make_pipeline(StandardScaler(), PCA(3), LogisticRegression()),
+    make_pipeline(LinearDiscriminantAnalysis(n_components=1), LogisticRegression()),
+    make_pipeline(StandardScaler(), make_pipeline("passthrough", LogisticRegression())),
+    GridSearchCV(make_pipeline(StandardScaler(), RidgeClassifier()), {}, cv=2),
+    RandomizedSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, n_iter=1, cv=2),
+    HalvingGridSearchCV(GaussianNB(), {"var_smoothing": [1e-9, 1e-3]}, cv=2),
+    SVC(break_ties=True),
+    NuSVC(nu=0.2, break_ties=True),
+    Only(2, layers(2)),
+    Only(3, layers(3)),
+    Only(3, skorch.NeuralNetClassifier(layers(3), criterion=nn.CrossEntropyLoss, verbose=0)),
+    Only(2, skorch.NeuralNetBinaryClassifier(layers(1), verbose=0)),
+]
+if hasattr(sklearn.linear_model, "PassiveAggressiveClassifier"):
+    CLASSIFIERS.append(
+        ignore_warnings(sklearn.linear_model.PassiveAggressiveClassifier, random_state=0)
+    )
 
 TRANSFORMERS = [
     StandardScaler(),
@@ -215,12 +239,72 @@ TRANSFORMERS = [
         [("a", StandardScaler()), ("b", SelectKBest(k=1))], transformer_weights={"b": 10.0}
     ),
     make_pipeline(FeatureUnion([("lda", LinearDiscriminantAnalysis())]), StandardScaler()),
+    make_union(ColumnTransformer([("a", RobustScaler(), [0, 2])], remainder="passthrough")),
+    ColumnTransformer([("a", StandardScaler(), [3, 0]), ("b", PCA(1), [1, 2])]),
+    FrozenEstimator(StandardScaler().fit(make_data()[0])),
+    Binarizer(threshold=0.3),
+    KBinsDiscretizer(3, encode="ordinal", strategy="uniform"),
 ]
 
 
 def without_addresses(estimator):
     """Ids must be the same in every worker of pytest-xdist."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(estimator))
+
+
+def classifier_cases():
+    """Pairs of a classifier and its number of classes."""
+    for row in CLASSIFIERS:
+        for n_classes in (row.n_classes,) if isinstance(row, Only) else (2, 3):
+            name = re.sub(r"\s+", " ", without_addresses(estimator_of(row)))
+            yield pytest.param(estimator_of(row), n_classes, id=f"{name}-{n_classes}")
+
+
+def estimator_of(row):
+    return row.estimator if isinstance(row, Only) else row
+
+
+# At import, because tests register classes of their own.
+REGISTERED = [
+    cls for cls in registered_classes() if not cls.__module__.split(".")[-1].startswith("test_")
+]
+
+
+def test_every_registered_class_has_a_row():
+    classes = [type(estimator_of(row)) for row in CLASSIFIERS + TRANSFORMERS]
+    # The nearest registered base class is the one whose view is built.
+    nearest = [next(base for base in cls.__mro__ if base in REGISTERED) for cls in classes]
+    assert set(nearest) == set(REGISTERED)
+
+
+@pytest.mark.parametrize(("estimator", "n_classes"), list(classifier_cases()))
+def test_classifier(estimator, n_classes):
+    estimator, X = fit(estimator, n_classes)
+    view = to_torch(estimator)
+    logits = evaluate(view, X)
+
+    assert logits.shape == (len(X), n_classes)
+    assert logits.dtype == (np.float32 if is_net(estimator) else np.float64)
+    assert bool(list(view.parameters())) == is_net(estimator)
+    if isinstance(estimator, nn.Module):
+        np.testing.assert_array_equal(logits, evaluate(estimator, X))
+    else:
+        predicted = estimator.predict(X)
+        np.testing.assert_array_equal(estimator.classes_[logits.argmax(axis=1)], predicted)
+    if hasattr(estimator, "decision_function"):
+        scores = estimator.decision_function(X)
+        if n_classes == 2:
+            np.testing.assert_allclose(logits[:, 1] - logits[:, 0], scores, rtol=1e-9, atol=1e-9)
+        else:
+            np.testing.assert_allclose(
+                logits - logits[:, :1], scores - scores[:, :1], rtol=1e-9, atol=1e-9
+            )
+    one_vs_rest = isinstance(estimator, SGDClassifier) and n_classes > 2
+    if hasattr(estimator, "predict_proba") and not one_vs_rest:
+        probabilities = estimator.predict_proba(X)
+        np.testing.assert_allclose(softmax(logits, axis=1), probabilities, rtol=1e-5, atol=1e-12)
+    if has_exact_gradients(view):
+        assert_gradients(copy.deepcopy(view).double(), X)
 
 
 @pytest.mark.parametrize("transformer", TRANSFORMERS, ids=without_addresses)
@@ -230,7 +314,7 @@ def test_transformer(transformer):
     view = to_torch(transformer)
     X = np.vstack([X, 2 * X])  # further out, for what clips
     np.testing.assert_allclose(evaluate(view, X), transformer.transform(X), rtol=1e-9, atol=1e-9)
-    if evaluate(view, X).size:
+    if evaluate(view, X).size and has_exact_gradients(view):
         assert_gradients(view, X)
 
 
@@ -457,7 +541,7 @@ def test_votes_do_not_stop_an_attack(kernel):
 
 def test_pairs_without_a_winner():
     """A score of zero is a vote for the first class of the pair, and in predict for the second."""
-    votes = Votes(3, break_ties=False)
+    votes = PairVotes(3, break_ties=False)
     assert votes(torch.tensor([[0.0, 0.0, 0.0]], dtype=torch.float64)).argmax() == 2
     x = torch.tensor([[0.0, 2.0, -3.0]], dtype=torch.float64)  # predict: 1 vote each
     assert votes(x).argmax() == 0
@@ -507,16 +591,6 @@ def flat_sigmoid(x):
 
 def double_probability(x):
     return torch.stack([1 - torch.sigmoid(x), torch.sigmoid(x)], dim=1)
-
-
-def layers(n_outputs, *last):
-    return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.ReLU(), nn.Linear(8, n_outputs), *last)
-
-
-def net_data(n_classes):
-    X, y = make_data(n_classes)
-    X = StandardScaler().fit_transform(X).astype(np.float32)
-    return X, np.unique(y, return_inverse=True)[1].astype(np.int64)
 
 
 def fit_net(cls, module, n_classes, **parameters):
@@ -798,6 +872,7 @@ def test_register():
     def _(estimator: Child):
         return Times(3.0)
 
+    assert {Registered, Child} < set(registered_classes())
     assert to_torch(Child().fit(X)).factor == 3.0
     assert to_torch(Registered().fit(X)).factor == 0.5
 
@@ -924,8 +999,8 @@ def sum_rows(X):
         (log_of_array, "raised RuntimeError"),
         (np.cbrt, "raised RuntimeError"),
         (in_place, "raised RuntimeError"),
-        (standardize, "gives a tensor other values"),
-        (sum_rows, "gives a tensor other values"),
+        (standardize, "gives other values for a tensor"),
+        (sum_rows, "gives other values for a tensor"),
         (threshold, "loses the gradients"),
         (detach, "loses the gradients"),
     ],
@@ -954,7 +1029,7 @@ def test_several_labels():
     Y = np.random.default_rng(0).integers(0, 2, size=(len(X), 3))
     for estimator in (mlp(), RidgeClassifier()):
         ignore_warnings(lambda e=estimator: e.fit(X, Y))
-        with pytest.raises(NotDifferentiableError, match="only for one label a sample"):
+        with pytest.raises(NotDifferentiableError, match="only for one label per sample"):
             to_torch(estimator)
 
 

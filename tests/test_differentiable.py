@@ -312,7 +312,7 @@ def test_transformer(transformer):
     X, y = make_data()
     transformer = copy.deepcopy(transformer).fit(X, y)
     view = to_torch(transformer)
-    X = np.vstack([X, 2 * X])  # further out, for what clips
+    X = np.vstack([X, 2 * X])  # outside the training range, for views that clip
     np.testing.assert_allclose(evaluate(view, X), transformer.transform(X), rtol=1e-9, atol=1e-9)
     if evaluate(view, X).size and has_exact_gradients(view):
         assert_gradients(view, X)
@@ -457,7 +457,7 @@ MACHINES = [
 
 
 def machine_data(n_classes):
-    """Points to fit, and many others all around, some with ties between the votes."""
+    """Training points, and many others around them, some with ties between the votes."""
     X, y = make_classification(
         n_samples=150,
         n_features=N_FEATURES,
@@ -510,7 +510,7 @@ def test_gradients_of_support_vector_machine_of_two_classes(machine):
 @pytest.mark.parametrize("n_classes", [3, 4])
 @pytest.mark.parametrize("machine", MACHINES, ids=repr)
 def test_gradients_of_support_vector_machine_of_several_classes(machine, n_classes):
-    """They are those of votes that grow with the scores of the pairs."""
+    """The gradients come from votes that grow with the scores of the pairs."""
     X, y, Z = machine_data(n_classes)
     machine = copy.deepcopy(machine).fit(X, y)
     weights = np.random.default_rng(1).normal(size=n_classes)
@@ -566,7 +566,7 @@ def test_kernel_without_view(kernel):
 
 
 class Functional(nn.Module):
-    """A net that ends in an activation inside of its forward, where no view can look."""
+    """A net whose last activation is inside its forward, hidden from the view."""
 
     def __init__(self, activation, n_outputs):
         super().__init__()
@@ -679,7 +679,7 @@ def test_skorch_single_logit_of_a_classifier():
 
 
 def test_nets_do_not_saturate():
-    """Where the layers before a softmax are known, confident predictions keep their gradients."""
+    """If the layers before a softmax are known, confident predictions keep their gradients."""
     x = torch.full((1, N_FEATURES), 1e3)
     for module, n_classes in [(layers(3, nn.Softmax(dim=1)), 3), (layers(1, nn.Sigmoid()), 2)]:
         torch.testing.assert_close(to_torch(module)(x)[:, -1], module[:-1](x)[:, -1])
@@ -771,7 +771,7 @@ def test_building_a_view_runs_no_module():
 
 
 def test_net_computes_in_its_own_precision():
-    X = net_data(3)[0].astype(np.float64) + 1e8  # in float32, the differences would drown
+    X = net_data(3)[0].astype(np.float64) + 1e8  # float32 cannot represent the differences
     scaler = StandardScaler().fit(X)
     net = fit_net(skorch.NeuralNetClassifier, layers(3), 3, criterion=nn.CrossEntropyLoss)
     pipeline = Pipeline([("scaler", scaler), ("net", net)])
@@ -793,7 +793,7 @@ def test_scaler_follows_the_device_of_the_net():
 
 
 class _Wrapper(BaseEstimator):
-    """An estimator that is fitted and shows a module."""
+    """A fitted estimator whose view is a module."""
 
     def __init__(self, module):
         self.module = module
@@ -844,7 +844,7 @@ def test_hook():
     halver = HalverWithHook().fit(X)
     for estimator in (halver, FrozenEstimator(halver), make_pipeline(halver)):
         np.testing.assert_array_equal(evaluate(to_torch(estimator), X), X / 2)
-    # A method of its own goes before the registered class that it inherits from.
+    # The method has priority over a registered base class.
     np.testing.assert_array_equal(evaluate(to_torch(ScalerWithHook().fit(X)), X), X * 2)
 
 
@@ -863,7 +863,7 @@ def test_register():
     def build(estimator):
         return Times(estimator.factor_)
 
-    assert build(Halver().fit(X)).factor == 0.5  # the decorator gives the function back
+    assert build(Halver().fit(X)).factor == 0.5  # the decorator returns the function
     for estimator in (Registered(), Child(), make_pipeline(Child(), StandardScaler())):
         estimator.fit(X)
         np.testing.assert_allclose(evaluate(to_torch(estimator), X), estimator.transform(X))

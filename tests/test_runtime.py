@@ -129,7 +129,7 @@ def by_autograd(view, z, grad_logits):
 
 
 def assert_close(actual, expected, rtol):
-    """Up to rounding, which is relative to the largest value."""
+    """Compare up to rounding, relative to the largest value."""
     scale = expected.abs().max().item()
     torch.testing.assert_close(actual, expected, rtol=0, atol=rtol * max(scale, 1e-30))
 
@@ -293,7 +293,7 @@ def image_shape(module):
 
 @pytest.fixture(params=["contiguous", "channels last"])
 def formats(request, monkeypatch):
-    """Both memory formats in both precisions."""
+    """Use either memory format for both dtypes."""
     dtypes = {torch.float32, torch.float64} if request.param == "channels last" else set()
     monkeypatch.setattr(_memory_format, "_CHANNELS_LAST", dtypes)
 
@@ -511,7 +511,7 @@ def test_nothing_is_kept(name):
 
     run()
     gc.collect()
-    gc.disable()  # so that a cycle would be seen
+    gc.disable()  # so that reference cycles are noticed
     try:
         before = n_tensors()
         run()
@@ -530,7 +530,7 @@ def test_a_new_one_has_the_new_weights(name):
     vjp(grad_logits)
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_floating_point():
-            tensor.data.mul_(1.5)  # which torch does not count as a change
+            tensor.data.mul_(1.5)  # does not change the version counter of torch
     evaluate = logits_and_vjp(to_torch(module))
     after, vjp = evaluate(z)
     expected, expected_grad = by_autograd(module, z, grad_logits)
@@ -549,7 +549,7 @@ def test_format_of_training(name):
     with training_memory_format(to_torch(module)):
         for layer in layers:
             wanted = one_dnn and name != "module"
-            # Strides, as is_contiguous holds for both where there is one channel.
+            # With one channel, is_contiguous is true for both formats; the strides differ.
             assert (layer.weight.stride(1) == 1 and layer.weight.stride(3) != 1) == wanted
         assert module.training
     for layer, value in zip(layers, values, strict=True):

@@ -159,7 +159,7 @@ def to_torch(estimator):
 
 
 def registered_classes():
-    """Return the classes that :func:`to_torch` knows by registration.
+    """Return the classes that are registered with :func:`to_torch`.
 
     Returns
     -------

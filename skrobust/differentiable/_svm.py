@@ -133,8 +133,8 @@ class PairVotes(_OneVsOne):
 
     This is ``decision_function`` with ``decision_function_shape="ovr"``. If several classes have
     the most votes and `break_ties` is set, the highest confidence decides. Without `break_ties`,
-    ``predict`` returns the first of these classes; it exchanges scores with the highest one, so
-    that the largest logit is always the predicted class.
+    ``predict`` returns the first of these classes; the scores of this class and of the class with
+    the highest score are exchanged, so that the largest logit is always the predicted class.
     """
 
     def __init__(self, n_classes, break_ties):
@@ -155,7 +155,7 @@ class PairVotes(_OneVsOne):
 
 
 class SoftPairVotes(_OneVsOne):
-    """Differentiable surrogate of the votes: every pair has a gradient of size 1 over its margin.
+    """Differentiable surrogate of the votes, whose slope is the inverse of the score of a pair.
 
     The inverse hyperbolic sine of a score `s` has the slope ``1 / |s|``, up to a limit near zero.
     So the pairs that are closest to a tie have the largest gradients. A linear approximation with

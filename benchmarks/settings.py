@@ -1,7 +1,5 @@
-"""Measurements behind the settings: batch size, threads, memory, its format, pieces and folds."""
+"""Measurements behind the settings: batch size, memory formats and folded gradients."""
 
-import subprocess
-import sys
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
@@ -14,9 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from skrobust import to_torch
 from skrobust.attacks import PGD
-from skrobust.differentiable import _memory_format, _steps
-from skrobust.differentiable._pullback import pullback
-from skrobust.differentiable._training_format import training_format
+from skrobust.differentiable.runtime import (
+    _convolution,
+    _memory_format,
+    logits_and_vjp,
+    training_memory_format,
+)
+from skrobust.differentiable.runtime._convolution import ConvolutionOp, FoldedConvolutionOp
 
 from ._tools import digits, digits_mlp, lenet, mnist, mnist_cnn, ratio, table
 
@@ -39,30 +41,6 @@ def batch_sizes():
     return table(["model", "batch_size", "time / time at auto"], rows)
 
 
-def passes(n_threads, model, x):
-    torch.set_num_threads(n_threads)
-    for _ in range(10):
-        torch.autograd.grad(model(x).sum(), x)
-
-
-def threads():
-    """Time of a pass forward and to the input on one thread, relative to two."""
-    rows = []
-    for name, model, shape in [
-        ("MLP", digits_mlp(), (64, 64)),
-        ("MLP", digits_mlp(), (4096, 64)),
-        ("MNIST CNN", mnist_cnn(), (16, 1, 28, 28)),
-        ("MNIST CNN", mnist_cnn(), (64, 1, 28, 28)),
-        ("MNIST CNN", mnist_cnn(), (256, 1, 28, 28)),
-    ]:
-        x = torch.rand(shape, requires_grad=True)
-
-        quotient, *_ = ratio(*(partial(passes, n, model, x) for n in (1, 2)), rounds=9)
-        work = shape[0] * sum(p.numel() for p in model.parameters())
-        rows.append([name, shape[0], f"{work:.1e}", f"{quotient:.2f}"])
-    return table(["model", "rows", "rows x parameters", "one thread / two"], rows)
-
-
 def vgg():
     layers, depth = [], 3
     for width in (32, 64, 128):
@@ -75,7 +53,7 @@ def vgg():
 
 
 class Wrapped(nn.Module):
-    """What goes through autograd."""
+    """Hides the layers of a module, so that it goes through autograd."""
 
     def __init__(self, module):
         super().__init__()
@@ -85,38 +63,31 @@ class Wrapped(nn.Module):
         return self.module(x)
 
 
-def gradient(view, x, direction):
+def gradient(view, x, grad_logits):
     leaf = x.detach().requires_grad_()
-    return torch.autograd.grad(view(leaf), leaf, direction)[0]
+    return torch.autograd.grad(view(leaf), leaf, grad_logits)[0]
 
 
 SETTINGS = {
     "channels last": (_memory_format, "_CHANNELS_LAST", set()),
-    "fold": (_steps, "folds", lambda *_: False),
-    "pieces": (_memory_format, "_VALUES_A_PIECE", 2**60),
+    "fold": (_convolution, "folds", lambda *_: False),
 }
 
 
-def without(setting, view, x, direction):
-    """Function for a pass forward and one to the input, without one of the settings."""
-
-    def changed():
-        return patch.object(*SETTINGS[setting]) if setting else nullcontext()
-
-    with changed():  # what is prepared here is kept
-        linearize = pullback(view)
-        linearize(x)
+def without(setting, view, x, grad_logits):
+    """Function for a forward pass and one to the input, without one of the settings."""
+    with patch.object(*SETTINGS[setting]) if setting else nullcontext():
+        evaluate = logits_and_vjp(view)
 
     def passes():
-        with changed():
-            _, pull = linearize(x)
-            pull(direction)
+        _, vjp = evaluate(x)
+        vjp(grad_logits)
 
     return passes
 
 
 def memory_formats():
-    """Time of a pass forward and one to the input, relative to autograd as the module is."""
+    """Time of a forward pass and one to the input, relative to autograd on the module itself."""
     rows = []
     for name, make, shape in [
         ("MNIST CNN", mnist_cnn, (64, 1, 28, 28)),
@@ -128,24 +99,42 @@ def memory_formats():
         ("VGG", vgg, (85, 3, 32, 32)),
     ]:
         view = to_torch(make().eval().requires_grad_(False))
-        x, direction = torch.rand(shape), torch.randn(shape[0], 10)
+        x, grad_logits = torch.rand(shape), torch.randn(shape[0], 10)
         converted = deepcopy(view).to(memory_format=torch.channels_last)
-        x_converted = _memory_format.channels_last(x)
+        x_converted = _memory_format.to_channels_last(x)
         runs = [
-            partial(gradient, converted, x_converted, direction),
-            without(None, to_torch(Wrapped(view.module)), x, direction),
-            *(without(setting, view, x, direction) for setting in (None, *SETTINGS)),
+            partial(gradient, converted, x_converted, grad_logits),
+            without(None, to_torch(Wrapped(view.module)), x, grad_logits),
+            *(without(setting, view, x, grad_logits) for setting in (None, *SETTINGS)),
         ]
-        reference = partial(gradient, view, x, direction)
+        reference = partial(gradient, view, x, grad_logits)
         quotients = [f"{ratio(run, reference, rounds=9)[0]:.2f}" for run in runs]
         rows.append([name, shape[0], *quotients])
     header = ["model", "rows", "autograd, all channels last", "autograd, input channels last"]
-    header += ["pullback", "without channels last", "without fold", "without pieces"]
+    header += ["logits_and_vjp", "without channels last", "without fold"]
     return table(header, rows)
 
 
-def outputs_alone():
-    """Time of outputs alone in blocks, relative to channels last and to the module itself."""
+def linear_networks():
+    """Time of 50 forward passes and passes to the input, relative to autograd."""
+    rows = []
+    view = to_torch(digits_mlp().eval().requires_grad_(False))
+    for n_rows in (16, 64, 256, 1024):
+        x, grad_logits = torch.rand(n_rows, 64), torch.randn(n_rows, 10)
+        passes = without(None, view, x, grad_logits), partial(gradient, view, x, grad_logits)
+        runs = (partial(repeat, run, 50) for run in passes)
+        quotient, *_ = ratio(*runs, rounds=15)
+        rows.append(["digits MLP", n_rows, f"{quotient:.2f}"])
+    return table(["model", "rows", "logits_and_vjp / autograd"], rows)
+
+
+def repeat(run, n_times):
+    for _ in range(n_times):
+        run()
+
+
+def logits_alone():
+    """Time of logits alone, relative to the module itself."""
     rows = []
     for name, make, shape in [
         ("MNIST CNN", mnist_cnn, (1, 28, 28)),
@@ -153,22 +142,17 @@ def outputs_alone():
         ("VGG", vgg, (3, 32, 32)),
     ]:
         module = make().eval().requires_grad_(False)
-        view = to_torch(module)
-        in_blocks = pullback(view)
-        with patch.object(_memory_format, "_WORTH_BLOCKS", 1_000):
-            channels_last = pullback(view)
-            channels_last.logits(torch.rand(1, *shape))
+        evaluate = logits_and_vjp(to_torch(module))
         for n_rows in (16, 85, 256):
             x = torch.rand(n_rows, *shape)
-            references = partial(channels_last.logits, x), torch.no_grad()(partial(module, x))
-            ours = partial(in_blocks.logits, x)
-            quotients = [f"{ratio(ours, reference, rounds=9)[0]:.2f}" for reference in references]
-            rows.append([name, n_rows, *quotients])
-    return table(["model", "rows", "blocks / channels last", "blocks / module"], rows)
+            runs = partial(evaluate.logits, x), torch.no_grad()(partial(module, x))
+            quotient, *_ = ratio(*runs, rounds=9)
+            rows.append([name, n_rows, f"{quotient:.2f}"])
+    return table(["model", "rows", "logits / module"], rows)
 
 
 def folds():
-    """Time of the gradient to the input of a convolution by fold, relative to oneDNN."""
+    """Time of the folded gradient of a convolution, relative to the gradient of oneDNN."""
     rows = []
     for n_in, n_out, kernel_size, stride in [
         (1, 16, 4, 2),
@@ -185,12 +169,12 @@ def folds():
         layer = nn.Conv2d(n_in, n_out, kernel_size, stride, padding=1).requires_grad_(False)
         x = torch.rand(64, n_in, 28, 28)
         window = (layer.stride, layer.padding, layer.dilation)
-        kinds = (_steps._Folded, _steps._Plain)
+        kinds = (FoldedConvolutionOp, ConvolutionOp)
         folded, plain = (kind(layer.weight, layer.bias, window, 1) for kind in kinds)
-        out, kept = plain.forward(x)
-        runs = (partial(step.backward, out, kept) for step in (folded, plain))
+        out, saved = plain.forward(x)
+        runs = (partial(op.vjp, out, saved) for op in (folded, plain))
         quotient, *_ = ratio(*runs, rounds=25)
-        rule = "fold" if _memory_format.folds(layer.weight, 1, layer.dilation) else "oneDNN"
+        rule = "fold" if _convolution.folds(layer.weight, 1, layer.dilation) else "oneDNN"
         rows.append([n_in, n_out, kernel_size, stride, f"{quotient:.2f}", rule])
     header = ["input channels", "output channels", "kernel", "stride", "fold / oneDNN", "rule"]
     return table(header, rows)
@@ -202,8 +186,8 @@ def training_step(view, optimizer, x, y):
     optimizer.step()
 
 
-def training_formats():
-    """Time of a training step with weights in the training format, relative to contiguous ones."""
+def training_memory_formats():
+    """Time of a training step in training_memory_format, relative to contiguous weights."""
     rows = []
     for name, make, shape in [
         ("MNIST CNN", mnist_cnn, (256, 1, 28, 28)),
@@ -216,52 +200,19 @@ def training_formats():
             partial(training_step, view, torch.optim.Adam(view.parameters()), x, y)
             for view in views
         ]
-        with training_format(views[0]):
+        with training_memory_format(views[0]):
             quotient, *_ = ratio(*runs, rounds=15)
         rows.append([name, shape[0], f"{quotient:.2f}"])
-    return table(["model", "rows", "training format / contiguous"], rows)
-
-
-PASSES = """
-import time
-import torch
-from benchmarks._tools import {model} as make
-from skrobust.utils._passes import _keep_freed_memory
-if {kept}:
-    _keep_freed_memory()
-torch.set_num_threads({n_threads})
-module, x = make().requires_grad_(False), torch.rand(256, 1, 28, 28)
-seconds = []
-for _ in range(40):
-    start = time.perf_counter()
-    module(x)
-    seconds.append(time.perf_counter() - start)
-print(sorted(seconds[10:])[15])
-"""
-
-
-def freed_memory():
-    """Time of a pass forward where freed memory stays with the process, relative to without."""
-    rows = []
-    for model in ("mnist_cnn", "lenet"):
-        for n_threads in (1, 2):
-            quotients = []
-            for _ in range(3):
-                codes = [PASSES.format(model=model, kept=k, n_threads=n_threads) for k in (1, 0)]
-                kept, without = (
-                    float(subprocess.check_output([sys.executable, "-c", code])) for code in codes
-                )
-                quotients.append(kept / without)
-            rows.append([model, n_threads, f"{np.median(quotients):.2f}"])
-    return table(["model", "threads", "freed memory kept / given back"], rows)
+    return table(["model", "rows", "training_memory_format / contiguous"], rows)
 
 
 def main():
     before = torch.get_num_threads()
-    parts = [batch_sizes(), threads(), freed_memory()]
+    parts = [batch_sizes()]
     for n_threads in sorted({1, before}):
         torch.set_num_threads(n_threads)
         parts.append(f"On {n_threads} thread{'s' * (n_threads > 1)}:")
-        parts += [memory_formats(), outputs_alone(), folds(), training_formats()]
+        parts += [linear_networks(), memory_formats(), logits_alone(), folds()]
+        parts.append(training_memory_formats())
     torch.set_num_threads(before)
     return "\n\n".join(parts) + "\n"

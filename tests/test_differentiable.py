@@ -6,6 +6,7 @@ import re
 import warnings
 from functools import partial
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,9 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import (
+    Binarizer,
     FunctionTransformer,
+    KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
     Normalizer,
@@ -60,9 +63,9 @@ from sklearn.svm import SVC, LinearSVC, NuSVC
 from torch import nn
 
 from skrobust.attacks import PGD
-from skrobust.differentiable import to_torch
-from skrobust.differentiable._registry import transform_to_torch
-from skrobust.differentiable._svm import Votes
+from skrobust.differentiable import StraightThrough, to_torch
+from skrobust.differentiable._registry import registered_classes, transform_to_torch
+from skrobust.differentiable._svm import PairVotes
 from skrobust.exceptions import NotDifferentiableError
 
 N_FEATURES = 5
@@ -99,80 +102,101 @@ def mlp(**parameters):
     )
 
 
-def ignore_warnings(function, *arguments):
-    """For deprecated estimators and short fits; no warning of the views is hidden by it."""
+def ignore_warnings(function, *args, **kwargs):
+    """For deprecated estimators and short fits; it hides no warning of a view."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return function(*arguments)
+        return function(*args, **kwargs)
 
 
-CLASSIFIERS = [
-    lambda: LogisticRegression(max_iter=2000),
-    lambda: LogisticRegression(fit_intercept=False, max_iter=2000),
-    lambda: LogisticRegressionCV(Cs=2, cv=2, max_iter=2000),
-    lambda: RidgeClassifier(),
-    lambda: RidgeClassifier(fit_intercept=False),
-    lambda: RidgeClassifierCV(),
-    lambda: SGDClassifier(random_state=0),
-    lambda: SGDClassifier(loss="log_loss", average=True, random_state=0),
-    lambda: LinearSVC(max_iter=50, random_state=0),
-    lambda: LinearSVC(fit_intercept=False, max_iter=50, random_state=0),
-    lambda: Perceptron(random_state=0),
-    lambda: LinearDiscriminantAnalysis(),
-    lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
-    lambda: LinearDiscriminantAnalysis(solver="eigen"),
-    lambda: QuadraticDiscriminantAnalysis(),
-    lambda: QuadraticDiscriminantAnalysis(reg_param=0.1),
-    lambda: GaussianNB(),
-    lambda: mlp(),
-    lambda: mlp(activation="tanh"),
-    lambda: mlp(activation="logistic"),
-    lambda: mlp(activation="identity"),
-    lambda: MLPClassifier((4, 3), solver="lbfgs", alpha=1.0, max_iter=500, random_state=0),
-    lambda: RFE(LogisticRegression(max_iter=2000), n_features_to_select=2),
-    lambda: make_pipeline(RFE(RidgeClassifier(), n_features_to_select=2), GaussianNB()),
-    lambda: make_pipeline(StandardScaler(), mlp()),
-    lambda: make_pipeline(StandardScaler(), PCA(3), LogisticRegression()),
-    lambda: make_pipeline(LinearDiscriminantAnalysis(n_components=1), LogisticRegression()),
-    lambda: make_pipeline(StandardScaler(), make_pipeline("passthrough", LogisticRegression())),
-    lambda: GridSearchCV(make_pipeline(StandardScaler(), RidgeClassifier()), {}, cv=2),
-    lambda: RandomizedSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, n_iter=1, cv=2),
-    lambda: HalvingGridSearchCV(GaussianNB(), {"var_smoothing": [1e-9, 1e-3]}, cv=2),
-]
-if hasattr(sklearn.linear_model, "PassiveAggressiveClassifier"):
-    CLASSIFIERS.append(lambda: sklearn.linear_model.PassiveAggressiveClassifier(random_state=0))
+class Only(NamedTuple):
+    """Row of the registry for one number of classes: a net has a fixed number of outputs."""
+
+    n_classes: int
+    estimator: object
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("make", CLASSIFIERS, ids=lambda make: repr(ignore_warnings(make)))
-def test_classifier(make, n_classes):
+def is_net(estimator):
+    return isinstance(estimator, nn.Module | skorch.NeuralNet)
+
+
+def has_exact_gradients(view):
+    return not any(isinstance(module, StraightThrough) for module in view.modules())
+
+
+def layers(n_outputs, *last):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.ReLU(), nn.Linear(8, n_outputs), *last)
+
+
+def net_data(n_classes):
     X, y = make_data(n_classes)
-    estimator = ignore_warnings(lambda: make().fit(X, y))
-    view = to_torch(estimator)
-    logits = evaluate(view, X)
+    X = StandardScaler().fit_transform(X).astype(np.float32)
+    return X, np.unique(y, return_inverse=True)[1].astype(np.int64)
 
-    assert logits.shape == (len(X), n_classes)
-    assert logits.dtype == np.float64
-    assert not list(view.parameters())
-    np.testing.assert_array_equal(estimator.classes_[logits.argmax(axis=1)], estimator.predict(X))
-    if hasattr(estimator, "decision_function"):
-        scores = estimator.decision_function(X)
-        if n_classes == 2:
-            np.testing.assert_allclose(logits[:, 1] - logits[:, 0], scores, rtol=1e-9, atol=1e-9)
-        else:
-            np.testing.assert_allclose(
-                logits - logits[:, :1], scores - scores[:, :1], rtol=1e-9, atol=1e-9
-            )
-    one_vs_rest = isinstance(estimator, SGDClassifier) and n_classes > 2
-    if hasattr(estimator, "predict_proba") and not one_vs_rest:
-        probabilities = estimator.predict_proba(X)
-        np.testing.assert_allclose(softmax(logits, axis=1), probabilities, rtol=1e-5, atol=1e-12)
-    assert_gradients(view, X)
+
+def fit(estimator, n_classes):
+    """Return a fitted copy of a row of the registry, and its data."""
+    estimator = ignore_warnings(copy.deepcopy, estimator)
+    X, y = net_data(n_classes) if is_net(estimator) else make_data(n_classes)
+    if isinstance(estimator, skorch.NeuralNetBinaryClassifier):
+        y = y.astype(np.float32)
+    if not isinstance(estimator, nn.Module):
+        ignore_warnings(estimator.fit, X, y)
+    return estimator, X
 
 
 def power_of_last_columns(X, power):
     return X[:, 2:] ** power
 
+
+# The registry: every class with a view has a row in one of these tables, and the common tests below
+# fit a copy of it and check the view. Classifiers are tested with two and with three classes.
+
+CLASSIFIERS = [
+    LogisticRegression(max_iter=2000),
+    LogisticRegression(fit_intercept=False, max_iter=2000),
+    LogisticRegressionCV(Cs=2, cv=2, max_iter=2000),
+    RidgeClassifier(),
+    RidgeClassifier(fit_intercept=False),
+    RidgeClassifierCV(),
+    SGDClassifier(random_state=0),
+    SGDClassifier(loss="log_loss", average=True, random_state=0),
+    LinearSVC(max_iter=50, random_state=0),
+    LinearSVC(fit_intercept=False, max_iter=50, random_state=0),
+    Perceptron(random_state=0),
+    LinearDiscriminantAnalysis(),
+    LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+    LinearDiscriminantAnalysis(solver="eigen"),
+    QuadraticDiscriminantAnalysis(),
+    QuadraticDiscriminantAnalysis(reg_param=0.1),
+    GaussianNB(),
+    mlp(),
+    mlp(activation="tanh"),
+    mlp(activation="logistic"),
+    mlp(activation="identity"),
+    MLPClassifier((4, 3), solver="lbfgs", alpha=1.0, max_iter=500, random_state=0),
+    RFE(LogisticRegression(max_iter=2000), n_features_to_select=2),
+    make_pipeline(RFE(RidgeClassifier(), n_features_to_select=2), GaussianNB()),
+    make_pipeline(StandardScaler(), mlp()),
+    make_pipeline(StandardScaler(), PCA(3), LogisticRegression()),
+    make_pipeline(LinearDiscriminantAnalysis(n_components=1), LogisticRegression()),
+    make_pipeline(StandardScaler(), make_pipeline("passthrough", LogisticRegression())),
+    GridSearchCV(make_pipeline(StandardScaler(), RidgeClassifier()), {}, cv=2),
+    RandomizedSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, n_iter=1, cv=2),
+    HalvingGridSearchCV(GaussianNB(), {"var_smoothing": [1e-9, 1e-3]}, cv=2),
+    SVC(break_ties=True),
+    NuSVC(nu=0.2, break_ties=True),
+    Only(2, layers(2)),
+    Only(3, layers(3)),
+    Only(3, skorch.NeuralNetClassifier(layers(3), criterion=nn.CrossEntropyLoss, verbose=0)),
+    Only(2, skorch.NeuralNetBinaryClassifier(layers(1), verbose=0)),
+]
+if hasattr(sklearn.linear_model, "PassiveAggressiveClassifier"):
+    CLASSIFIERS.append(
+        ignore_warnings(sklearn.linear_model.PassiveAggressiveClassifier, random_state=0)
+    )
 
 TRANSFORMERS = [
     StandardScaler(),
@@ -215,6 +239,11 @@ TRANSFORMERS = [
         [("a", StandardScaler()), ("b", SelectKBest(k=1))], transformer_weights={"b": 10.0}
     ),
     make_pipeline(FeatureUnion([("lda", LinearDiscriminantAnalysis())]), StandardScaler()),
+    make_union(ColumnTransformer([("a", RobustScaler(), [0, 2])], remainder="passthrough")),
+    ColumnTransformer([("a", StandardScaler(), [3, 0]), ("b", PCA(1), [1, 2])]),
+    FrozenEstimator(StandardScaler().fit(make_data()[0])),
+    Binarizer(threshold=0.3),
+    KBinsDiscretizer(3, encode="ordinal", strategy="uniform"),
 ]
 
 
@@ -223,14 +252,69 @@ def without_addresses(estimator):
     return re.sub(r" at 0x[0-9a-f]+", "", repr(estimator))
 
 
+def classifier_cases():
+    """Pairs of a classifier and its number of classes."""
+    for row in CLASSIFIERS:
+        for n_classes in (row.n_classes,) if isinstance(row, Only) else (2, 3):
+            name = re.sub(r"\s+", " ", without_addresses(estimator_of(row)))
+            yield pytest.param(estimator_of(row), n_classes, id=f"{name}-{n_classes}")
+
+
+def estimator_of(row):
+    return row.estimator if isinstance(row, Only) else row
+
+
+# At import, because tests register classes of their own.
+REGISTERED = [
+    cls for cls in registered_classes() if not cls.__module__.split(".")[-1].startswith("test_")
+]
+
+
+def test_every_registered_class_has_a_row():
+    classes = [type(estimator_of(row)) for row in CLASSIFIERS + TRANSFORMERS]
+    # The nearest registered base class is the one whose view is built.
+    nearest = [next(base for base in cls.__mro__ if base in REGISTERED) for cls in classes]
+    assert set(nearest) == set(REGISTERED)
+
+
+@pytest.mark.parametrize(("estimator", "n_classes"), list(classifier_cases()))
+def test_classifier(estimator, n_classes):
+    estimator, X = fit(estimator, n_classes)
+    view = to_torch(estimator)
+    logits = evaluate(view, X)
+
+    assert logits.shape == (len(X), n_classes)
+    assert logits.dtype == (np.float32 if is_net(estimator) else np.float64)
+    assert bool(list(view.parameters())) == is_net(estimator)
+    if isinstance(estimator, nn.Module):
+        np.testing.assert_array_equal(logits, evaluate(estimator, X))
+    else:
+        predicted = estimator.predict(X)
+        np.testing.assert_array_equal(estimator.classes_[logits.argmax(axis=1)], predicted)
+    if hasattr(estimator, "decision_function"):
+        scores = estimator.decision_function(X)
+        if n_classes == 2:
+            np.testing.assert_allclose(logits[:, 1] - logits[:, 0], scores, rtol=1e-9, atol=1e-9)
+        else:
+            np.testing.assert_allclose(
+                logits - logits[:, :1], scores - scores[:, :1], rtol=1e-9, atol=1e-9
+            )
+    one_vs_rest = isinstance(estimator, SGDClassifier) and n_classes > 2
+    if hasattr(estimator, "predict_proba") and not one_vs_rest:
+        probabilities = estimator.predict_proba(X)
+        np.testing.assert_allclose(softmax(logits, axis=1), probabilities, rtol=1e-5, atol=1e-12)
+    if has_exact_gradients(view):
+        assert_gradients(copy.deepcopy(view).double(), X)
+
+
 @pytest.mark.parametrize("transformer", TRANSFORMERS, ids=without_addresses)
 def test_transformer(transformer):
     X, y = make_data()
     transformer = copy.deepcopy(transformer).fit(X, y)
     view = to_torch(transformer)
-    X = np.vstack([X, 2 * X])  # further out, for what clips
+    X = np.vstack([X, 2 * X])  # outside the training range, for views that clip
     np.testing.assert_allclose(evaluate(view, X), transformer.transform(X), rtol=1e-9, atol=1e-9)
-    if evaluate(view, X).size:
+    if evaluate(view, X).size and has_exact_gradients(view):
         assert_gradients(view, X)
 
 
@@ -373,7 +457,7 @@ MACHINES = [
 
 
 def machine_data(n_classes):
-    """Points to fit, and many others all around, some with ties between the votes."""
+    """Training points, and many others around them, some with ties between the votes."""
     X, y = make_classification(
         n_samples=150,
         n_features=N_FEATURES,
@@ -426,7 +510,7 @@ def test_gradients_of_support_vector_machine_of_two_classes(machine):
 @pytest.mark.parametrize("n_classes", [3, 4])
 @pytest.mark.parametrize("machine", MACHINES, ids=repr)
 def test_gradients_of_support_vector_machine_of_several_classes(machine, n_classes):
-    """They are those of votes that grow with the scores of the pairs."""
+    """The gradients come from votes that grow with the scores of the pairs."""
     X, y, Z = machine_data(n_classes)
     machine = copy.deepcopy(machine).fit(X, y)
     weights = np.random.default_rng(1).normal(size=n_classes)
@@ -457,7 +541,7 @@ def test_votes_do_not_stop_an_attack(kernel):
 
 def test_pairs_without_a_winner():
     """A score of zero is a vote for the first class of the pair, and in predict for the second."""
-    votes = Votes(3, break_ties=False)
+    votes = PairVotes(3, break_ties=False)
     assert votes(torch.tensor([[0.0, 0.0, 0.0]], dtype=torch.float64)).argmax() == 2
     x = torch.tensor([[0.0, 2.0, -3.0]], dtype=torch.float64)  # predict: 1 vote each
     assert votes(x).argmax() == 0
@@ -482,7 +566,7 @@ def test_kernel_without_view(kernel):
 
 
 class Functional(nn.Module):
-    """A net that ends in an activation inside of its forward, where no view can look."""
+    """A net whose last activation is inside its forward, hidden from the view."""
 
     def __init__(self, activation, n_outputs):
         super().__init__()
@@ -507,16 +591,6 @@ def flat_sigmoid(x):
 
 def double_probability(x):
     return torch.stack([1 - torch.sigmoid(x), torch.sigmoid(x)], dim=1)
-
-
-def layers(n_outputs, *last):
-    return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.ReLU(), nn.Linear(8, n_outputs), *last)
-
-
-def net_data(n_classes):
-    X, y = make_data(n_classes)
-    X = StandardScaler().fit_transform(X).astype(np.float32)
-    return X, np.unique(y, return_inverse=True)[1].astype(np.int64)
 
 
 def fit_net(cls, module, n_classes, **parameters):
@@ -605,7 +679,7 @@ def test_skorch_single_logit_of_a_classifier():
 
 
 def test_nets_do_not_saturate():
-    """Where the layers before a softmax are known, confident predictions keep their gradients."""
+    """If the layers before a softmax are known, confident predictions keep their gradients."""
     x = torch.full((1, N_FEATURES), 1e3)
     for module, n_classes in [(layers(3, nn.Softmax(dim=1)), 3), (layers(1, nn.Sigmoid()), 2)]:
         torch.testing.assert_close(to_torch(module)(x)[:, -1], module[:-1](x)[:, -1])
@@ -697,7 +771,7 @@ def test_building_a_view_runs_no_module():
 
 
 def test_net_computes_in_its_own_precision():
-    X = net_data(3)[0].astype(np.float64) + 1e8  # in float32, the differences would drown
+    X = net_data(3)[0].astype(np.float64) + 1e8  # float32 cannot represent the differences
     scaler = StandardScaler().fit(X)
     net = fit_net(skorch.NeuralNetClassifier, layers(3), 3, criterion=nn.CrossEntropyLoss)
     pipeline = Pipeline([("scaler", scaler), ("net", net)])
@@ -719,7 +793,7 @@ def test_scaler_follows_the_device_of_the_net():
 
 
 class _Wrapper(BaseEstimator):
-    """An estimator that is fitted and shows a module."""
+    """A fitted estimator whose view is a module."""
 
     def __init__(self, module):
         self.module = module
@@ -770,7 +844,7 @@ def test_hook():
     halver = HalverWithHook().fit(X)
     for estimator in (halver, FrozenEstimator(halver), make_pipeline(halver)):
         np.testing.assert_array_equal(evaluate(to_torch(estimator), X), X / 2)
-    # A method of its own goes before the registered class that it inherits from.
+    # The method has priority over a registered base class.
     np.testing.assert_array_equal(evaluate(to_torch(ScalerWithHook().fit(X)), X), X * 2)
 
 
@@ -789,7 +863,7 @@ def test_register():
     def build(estimator):
         return Times(estimator.factor_)
 
-    assert build(Halver().fit(X)).factor == 0.5  # the decorator gives the function back
+    assert build(Halver().fit(X)).factor == 0.5  # the decorator returns the function
     for estimator in (Registered(), Child(), make_pipeline(Child(), StandardScaler())):
         estimator.fit(X)
         np.testing.assert_allclose(evaluate(to_torch(estimator), X), estimator.transform(X))
@@ -798,6 +872,7 @@ def test_register():
     def _(estimator: Child):
         return Times(3.0)
 
+    assert {Registered, Child} < set(registered_classes())
     assert to_torch(Child().fit(X)).factor == 3.0
     assert to_torch(Registered().fit(X)).factor == 0.5
 
@@ -924,8 +999,8 @@ def sum_rows(X):
         (log_of_array, "raised RuntimeError"),
         (np.cbrt, "raised RuntimeError"),
         (in_place, "raised RuntimeError"),
-        (standardize, "gives a tensor other values"),
-        (sum_rows, "gives a tensor other values"),
+        (standardize, "gives other values for a tensor"),
+        (sum_rows, "gives other values for a tensor"),
         (threshold, "loses the gradients"),
         (detach, "loses the gradients"),
     ],
@@ -954,7 +1029,7 @@ def test_several_labels():
     Y = np.random.default_rng(0).integers(0, 2, size=(len(X), 3))
     for estimator in (mlp(), RidgeClassifier()):
         ignore_warnings(lambda e=estimator: e.fit(X, Y))
-        with pytest.raises(NotDifferentiableError, match="only for one label a sample"):
+        with pytest.raises(NotDifferentiableError, match="only for one label per sample"):
             to_torch(estimator)
 
 

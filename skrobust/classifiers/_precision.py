@@ -1,21 +1,21 @@
-"""Predictions that depend neither on what passes beside a row nor on the processor."""
+"""Predictions that do not depend on the other rows of a batch, or on the processor."""
 
 from copy import deepcopy
 
 import torch
+from torch import nn
 
-from ..differentiable import _steps as steps
 from ..differentiable._nets import Net
-from ..differentiable._pullback import known_steps
+from ..differentiable.runtime import layer_ops
 from ..utils._torch import evaluation_mode
 
 
 def precise(module):
-    """A float32 module in float64, where that costs little; others as they are.
+    """Return a copy of a float32 module in float64 where that costs little, else the module.
 
-    In float32 the last bits of a row depend on how many rows there are, on some processors even on
-    its place among them. In float64 they do, too, but once the result is rounded to float32 hardly
-    ever. That costs little without convolutions, and is done where all layers are known.
+    In float32, the last bits of a row depend on the number of rows, and on some processors even on
+    its position among them. They do in float64, too, but hardly ever after rounding to float32.
+    Only modules of known layers without convolutions are converted: float64 costs little there.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def precise(module):
     ):
         return module
     with evaluation_mode(module):
-        chain = known_steps(Net(module))
-    if chain is None or any(isinstance(step, steps.Convolution) for step in chain):
+        known = layer_ops(Net(module)) is not None
+    if not known or any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
         return module
     return deepcopy(module).double()

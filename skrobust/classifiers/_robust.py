@@ -21,10 +21,9 @@ from ..defenses import AdversarialTraining, BaseDefense
 from ..differentiable._modules import Chain, Reshape
 from ..differentiable._nets import Net
 from ..differentiable._registry import transform_to_torch
-from ..differentiable._training_format import training_format
+from ..differentiable.runtime import deterministic_convolutions, training_memory_format
 from ..threat import LP_NORMS, ThreatModel
 from ..utils._containers import FLOATS
-from ..utils._passes import fast_passes
 from ..utils._random import draw_seed, isolated_rng, make_generator
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._torch import input_options, outputs, resolve_device
@@ -553,8 +552,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
                 lambda: evaluate_robustness(view, valid, threat, seed),
                 generator,
             )
-            fast = fast_passes(view, self.batch_size)
-            with training, fast, training_format(view), torch.enable_grad():
+            deterministic = deterministic_convolutions()
+            with training, deterministic, training_memory_format(view), torch.enable_grad():
                 net.partial_fit(train, None)
             net.module_.eval()
         if not all(torch.isfinite(parameter).all() for parameter in module.parameters()):

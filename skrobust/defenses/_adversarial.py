@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from ..attacks._losses import CrossEntropy
 from ..attacks._pgd import step_fractions
-from ..differentiable._pullback import pullback
+from ..differentiable.runtime import logits_and_vjp
 from ..utils._random import GeneratorNoise
 from ..utils._sklearn import Interval
 from ..utils._torch import evaluation_mode
@@ -174,10 +174,10 @@ def ascend(model, region, z, direction, fractions, noise=None):
         Without the noise.
     """
     with evaluation_mode(model):
-        linearize = pullback(model)
+        evaluate = logits_and_vjp(model)
         for fraction in fractions:
-            logits, pull = linearize(z if noise is None else (z + noise).flatten(0, 1))
-            grad = pull(direction(logits))
+            logits, vjp = evaluate(z if noise is None else (z + noise).flatten(0, 1))
+            grad = vjp(direction(logits))
             if noise is not None:
                 grad = grad.unflatten(0, noise.shape[:2]).sum(0)
             region.step_(z, grad, fraction)

@@ -1,4 +1,4 @@
-"""Views of estimators that are composed of others."""
+"""Views of composite estimators."""
 
 from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
@@ -21,23 +21,23 @@ def _(estimator):
 
 
 def _chain(pipeline, last):
-    """Chain the views of all steps; `last` builds the one of the last step."""
+    """Chain the views of all steps; `last` builds the view of the last step."""
     *firsts, (last_name, last_step) = pipeline.steps
     views = [_part(pipeline, name, step) for name, step in firsts]
     views.append(_part(pipeline, last_name, last_step, build=last))
     chain = Chain(*(view for view in views if not isinstance(view, Identity)))
-    _follow_net(chain)
+    _move_to_device_of_net(chain)
     return chain
 
 
-def _follow_net(chain):
-    """Move what comes before a net to its device, to keep the input from travelling twice."""
+def _move_to_device_of_net(chain):
+    """Move the steps before a net to its device, so that the input is transferred only once."""
     device = next((parameter.device for parameter in chain.parameters()), None)
-    # There is no float64 on mps.
+    # The buffers are float64, which mps does not support.
     if device is None or device.type == "mps":
         return
     for view in chain:
-        # The net itself is not touched, it may even live on several devices.
+        # The net itself stays where it is: its layers can be on several devices.
         if next(view.parameters(), None) is None:
             view.to(device)
 
@@ -69,6 +69,7 @@ def _(estimator):
 
 
 def _side_by_side(branches):
+    """Concatenate the outputs of views; without views, the output has no columns."""
     branches = list(branches)
     return Concat(branches) if branches else Select([])
 
@@ -78,7 +79,7 @@ def _weight(weight):
 
 
 def _part(owner, name, estimator, build=transform_to_torch):
-    """View of one part of a composite estimator; an error says which part it is of."""
+    """Return the view of one part of a composite estimator; errors name the part."""
     if estimator is None or _is(estimator, "passthrough"):
         return Identity()
     try:
@@ -90,7 +91,7 @@ def _part(owner, name, estimator, build=transform_to_torch):
 
 
 def _is(estimator, word):
-    # A plain == would ask the estimator, which may be an array-like or a module.
+    # Estimators can define == in other ways.
     return isinstance(estimator, str) and estimator == word
 
 
@@ -98,8 +99,7 @@ def _is(estimator, word):
 def _(estimator):
     if not hasattr(estimator, "best_estimator_"):
         raise NotDifferentiableError(
-            f"{type(estimator).__name__} has no best_estimator_ to look at. "
-            "Set refit=True and fit it again."
+            f"{type(estimator).__name__} has no best_estimator_. Set refit=True and fit it again."
         )
     return to_torch(estimator.best_estimator_)
 

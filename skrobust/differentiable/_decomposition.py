@@ -13,7 +13,7 @@ def _(estimator):
     weight = estimator.components_
     if estimator.whiten:
         deviation = np.sqrt(estimator.explained_variance_)
-        # The same limit as in PCA.transform, for components without any variance.
+        # Components without variance are limited as in PCA.transform.
         deviation = np.maximum(deviation, np.finfo(deviation.dtype).eps)
         weight = weight / deviation[:, np.newaxis]
     return Linear(weight, -weight @ estimator.mean_)

@@ -1,4 +1,4 @@
-"""Views of discretizers: exact steps, with the gradients of straight lines through them."""
+"""Views of discretizers: exact step functions, with gradients of piecewise linear ones."""
 
 import numpy as np
 import torch
@@ -33,32 +33,34 @@ def _(estimator):
     if estimator.encode == "ordinal":
         return StraightThrough(exact, surrogate)
     n_bins = [len(feature) - 1 for feature in edges]
-    return StraightThrough(Chain(exact, Tents(n_bins)), Chain(surrogate, Tents(n_bins)))
+    return StraightThrough(
+        Chain(exact, InterpolatedOneHot(n_bins)), Chain(surrogate, InterpolatedOneHot(n_bins))
+    )
 
 
-class _Pieces(View):
-    """Base of functions of each feature that change their formula at some points, the knots."""
+class _Piecewise(View):
+    """Base of piecewise functions of each feature, with one formula between neighboring knots."""
 
     def __init__(self, knots):
         super().__init__()
-        # One knot at least, for features that have none. No input reaches infinity.
+        # The infinite knot is for features without knots; no input exceeds it.
         self.register_buffer("knots", _rectangle([[*feature, np.inf] for feature in knots], np.inf))
 
     def piece(self, x):
-        """Number of the piece each value is in, features first."""
+        """Return the index of the piece of each value, in shape (n_features, n_samples)."""
         return torch.searchsorted(self.knots, x.T.contiguous(), right=True)
 
 
 def _rectangle(rows, fill):
-    """Rows of several lengths as one tensor, filled up at their ends."""
+    """Return rows of different lengths as one tensor, padded with `fill` at their ends."""
     values = np.full((len(rows), max(map(len, rows))), fill)
     for value, row in zip(values, rows, strict=True):
         value[: len(row)] = row
     return as_buffer(values)
 
 
-class Bin(_Pieces):
-    """Number of the bin that each value is in; the outer bins have no outer edge.
+class Bin(_Piecewise):
+    """Index of the bin of each value; the first and the last bin extend to infinity.
 
     Parameters
     ----------
@@ -78,13 +80,13 @@ class Bin(_Pieces):
         return self.piece(x.to(self.knots)).T.to(self.knots)
 
 
-class BinPosition(_Pieces):
-    """Number of the bin, as a continuous function.
+class BinPosition(_Piecewise):
+    """Continuous approximation of the index of the bin.
 
-    It is right at the center of every bin, linear between, and goes straight on outside. So its
-    slope is nowhere zero: from the outer halves of the outer bins too, a gradient shows the way
-    back to where something changes. The slope is zero only for a feature with a single bin, which
-    has no influence at all.
+    It equals the index at the center of every bin, is linear between centers, and extrapolates
+    linearly outside. So its slope is nowhere zero: even in the outer bins, a gradient points to the
+    values where the index changes. The slope is zero only for a feature with a single bin, which
+    has no influence on the output.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ class BinPosition(_Pieces):
             for feature in edges
         ]
         super().__init__([feature[1:-1] for feature in centers])
-        # Of a single bin remains one piece, from its center on, with slope zero.
+        # A single bin is one piece with slope zero.
         starts = [feature[:-1] if len(feature) > 1 else feature for feature in centers]
         slopes = [1 / np.diff(feature) if len(feature) > 1 else [0.0] for feature in centers]
         self.register_buffer("starts", _rectangle(starts, 0.0))
@@ -115,12 +117,12 @@ class BinPosition(_Pieces):
         return ((x.T - start) * slope + piece).T
 
 
-class Tents(View):
+class InterpolatedOneHot(View):
     """One-hot vectors of bins, linearly interpolated between neighbors.
 
-    For whole numbers these are the one-hot vectors themselves. The entry of a bin falls from 1 at
-    its number to 0 at its neighbors', like a tent; beyond the first and the last number the lines
-    go straight on.
+    For an integer this is its one-hot vector. The entry of a bin decreases linearly from 1 at its
+    index to 0 at the indices of its neighbors. Beyond the first and the last index, it extrapolates
+    linearly.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ class Tents(View):
 
     def forward(self, x):
         x = x.to(self.first)
-        # The bins on both sides; to the right of the last there is none.
+        # The neighboring bins on both sides; the last bin has none on the right.
         left = torch.minimum(x.detach().floor(), self.last - 1).clamp_min(0)
         right = torch.minimum(left + 1, self.last)
         weight = x - left

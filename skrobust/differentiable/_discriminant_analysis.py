@@ -7,7 +7,7 @@ from sklearn.discriminant_analysis import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from ._modules import Chain, Linear, Square
+from ._modules import Chain, Linear, Squared
 from ._registry import to_torch, transform_to_torch
 
 
@@ -21,15 +21,15 @@ def _(estimator):
     check_is_fitted(estimator)
     n_components = len(estimator.get_feature_names_out())
     weight = estimator.scalings_[:, :n_components].T
-    # Only the solver "svd" centers.
+    # Only the solver "svd" centers the data.
     center = estimator.xbar_ if estimator.solver == "svd" else np.zeros(weight.shape[1])
     return Linear(weight, -weight @ center)
 
 
 @to_torch.register(QuadraticDiscriminantAnalysis)
 def _(estimator):
-    # In the coordinates that whiten class k, its log-likelihood is -|z|^2 / 2 plus a constant.
-    # One matrix product whitens for all the classes, a second one sums the squares of each.
+    # With z the input whitened for class k, the log-likelihood is -|z|^2 / 2 plus a constant. One
+    # matrix product whitens the input for all classes, a second one sums the squares of each class.
     whitenings = [
         (rotation / np.sqrt(scaling)).T
         for rotation, scaling in zip(estimator.rotations_, estimator.scalings_, strict=True)
@@ -41,6 +41,6 @@ def _(estimator):
     belongs = owner == np.arange(len(whitenings))[:, np.newaxis]
     return Chain(
         Linear(np.vstack(whitenings), -np.concatenate(centers)),
-        Square(),
+        Squared(),
         Linear(-0.5 * belongs, np.log(estimator.priors_) - 0.5 * log_determinants),
     )

@@ -15,7 +15,7 @@ def _select(estimator):
 
 @to_torch.register(RFE)
 def _(estimator):
-    # Recursive feature elimination also predicts, with an estimator on the features it has left.
+    # RFE also predicts, with an estimator that is fitted on the selected features.
     if is_classifier(estimator.estimator_):
         return Chain(_select(estimator), to_torch(estimator.estimator_))
     return _select(estimator)

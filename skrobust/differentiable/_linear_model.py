@@ -24,7 +24,7 @@ def _linear_classifier(estimator):
     return Linear.to_logits(estimator.coef_, estimator.intercept_)
 
 
-# On its way out: scikit-learn deprecates the class in 1.8 and removes it in 1.10.
+# scikit-learn deprecates the class in 1.8 and removes it in 1.10.
 if hasattr(sklearn.linear_model, "PassiveAggressiveClassifier"):
     to_torch.register(sklearn.linear_model.PassiveAggressiveClassifier)(_linear_classifier)
 
@@ -34,7 +34,7 @@ if hasattr(sklearn.linear_model, "PassiveAggressiveClassifier"):
 def _(estimator):
     if is_multilabel(estimator):
         raise NotDifferentiableError(
-            f"{type(estimator).__name__} has a differentiable view only for one label a sample, "
-            "and was fitted on several labels a sample."
+            f"{type(estimator).__name__} has a differentiable view only for one label per sample, "
+            "and was fitted on several labels per sample. Fit it on a one-dimensional y."
         )
     return _linear_classifier(estimator)

@@ -1,4 +1,4 @@
-"""The modules that views are made of: few and small, so that verifiers can walk through them."""
+"""Building blocks of views: few and small modules, so that verifiers can handle each of them."""
 
 import numpy as np
 import torch
@@ -7,13 +7,13 @@ from torch import nn
 
 
 def as_buffer(values):
-    """Copy an array, which may be sparse, to a float64 tensor."""
+    """Copy an array or a sparse matrix to a float64 tensor."""
     values = values.toarray() if issparse(values) else values
     return torch.from_numpy(np.array(values, dtype=np.float64))
 
 
 class View(nn.Module):
-    """Base of the views: in evaluation mode, and its own view."""
+    """Base class of views: in evaluation mode from the start, and its own view."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -24,7 +24,7 @@ class View(nn.Module):
 
 
 class Chain(View, nn.Sequential):
-    """One module after the other; in training mode if one of them is."""
+    """Modules applied one after the other; in training mode if one of them is."""
 
     def __init__(self, *modules):
         super().__init__(*modules)
@@ -32,7 +32,7 @@ class Chain(View, nn.Sequential):
 
 
 class Concat(View):
-    """The outputs of several modules for the same input, side by side."""
+    """Outputs of several modules for the same input, concatenated along the features."""
 
     def __init__(self, branches):
         super().__init__()
@@ -43,18 +43,18 @@ class Concat(View):
 
 
 class Identity(View):
-    """The input as it is."""
+    """Identity function."""
 
     def forward(self, x):
         return x
 
 
 class Float64(View):
-    """The input in float64, for modules without tensors of their own."""
+    """Conversion to float64, in front of modules without tensors."""
 
     def __init__(self):
         super().__init__()
-        # A buffer also tells the precision and the device of the view to those who ask for them.
+        # Callers find the dtype and the device of a view by its first tensor (input_options).
         self.register_buffer("like", torch.empty(0, dtype=torch.float64))
 
     def forward(self, x):
@@ -62,7 +62,7 @@ class Float64(View):
 
 
 class Reshape(View):
-    """Every sample in another shape."""
+    """Change of the shape of every sample."""
 
     def __init__(self, shape):
         super().__init__()
@@ -73,7 +73,7 @@ class Reshape(View):
 
 
 class Select(View):
-    """Some of the columns."""
+    """Selection of columns by index."""
 
     def __init__(self, indices):
         super().__init__()
@@ -96,7 +96,7 @@ class Scale(View):
 
 
 class Clip(View):
-    """``x`` limited to the interval from `low` to `high`."""
+    """Clipping to the interval from `low` to `high`."""
 
     def __init__(self, low, high):
         super().__init__()
@@ -107,7 +107,7 @@ class Clip(View):
         return x.clamp(self.low, self.high)
 
 
-class Square(View):
+class Squared(View):
     """``x * x``."""
 
     def forward(self, x):
@@ -127,7 +127,7 @@ class Linear(View):
         """Build the last layer of a classifier; a single score `s` becomes ``[0, s]``."""
         weight = weight.toarray() if issparse(weight) else np.atleast_2d(weight)
         if len(weight) == 1:
-            # The row of zeros is cheaper than to put a column in front of the output.
+            # A row of zeros in the weight is cheaper than a column added to the output.
             weight = np.vstack([np.zeros_like(weight), weight])
             bias = np.append(0.0, bias)
         return cls(weight, bias)

@@ -17,8 +17,8 @@ def _(estimator):
 class GaussianLogLikelihood(View):
     """Joint log-likelihood of classes with independent Gaussian features.
 
-    The square in ``-(x - mean)^2 / (2 var)`` is multiplied out, which makes two matrix products
-    of it. Centering the input first keeps the terms from cancelling.
+    The square in ``-(x - mean)^2 / (2 var)`` is expanded, so that it takes two matrix products.
+    Centering the input first avoids cancellation between the terms.
     """
 
     def __init__(self, means, variances, priors):

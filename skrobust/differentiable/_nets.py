@@ -9,23 +9,23 @@ from torch import nn
 
 from ..exceptions import NotDifferentiableError
 from ._modules import View
-from ._registry import cure, to_torch
+from ._registry import suggest_fix, to_torch
 
 
 class Net(View):
-    """Logits of a module, which stays shared and in its own precision.
+    """Logits of a module that is shared, not copied, and computes in its own precision.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Its output, or the first one of a tuple, has the shape `(n_samples, n_outputs)` or
+        Its output, or the first output of a tuple, has the shape `(n_samples, n_outputs)` or
         `(n_samples,)`.
 
     link : callable, default=None
-        What makes logits of the output. None means that they are logits.
+        From the output to logits. None means that the output is logits.
 
     threshold : float, default=0.0
-        The logit above which a single output means the second class.
+        A single output above this logit means the second class.
     """
 
     def __init__(self, module, link=None, threshold=0.0):
@@ -33,7 +33,7 @@ class Net(View):
         self.module = module
         self.link = link
         self.threshold = threshold
-        # Who saves the mode of the view, and restores it, then restores that of the module.
+        # Code that saves and restores the mode of the view then restores the mode of the module.
         self.training = module.training
         self._like = _first_floating(module)
 
@@ -53,7 +53,7 @@ class Net(View):
         )
 
     def _cast(self, x):
-        # Looked up at every call: the module may have been converted or moved since the last.
+        # Looked up at every call: the module can be converted or moved between calls.
         if self._like is None:
             return x
         tensors, name = self._like
@@ -61,7 +61,7 @@ class Net(View):
 
 
 def _first_floating(module):
-    """Where the first floating-point tensor of a module is kept: its dictionary and its name."""
+    """Find the first floating-point tensor of a module: its dictionary and its name there."""
     for child in module.modules():
         for tensors in (child._parameters, child._buffers):
             for name, tensor in tensors.items():
@@ -72,7 +72,7 @@ def _first_floating(module):
 
 @to_torch.register(nn.Module)
 def _(module):
-    # What ends in probabilities all the same has its logits one layer earlier.
+    # A module that ends in probabilities has its logits one layer earlier.
     return Net(_before(nn.Softmax, module) or _before(nn.Sigmoid, module) or module)
 
 
@@ -93,11 +93,11 @@ def _(net):
 
 
 def _module_and_link(net):
-    """Find what gives the logits of a skorch net, as skorch finds the probabilities."""
+    """Return the module and the link of a skorch net, by the rules of skorch's predict_proba."""
     if type(net).infer not in (NeuralNet.infer, NeuralNetBinaryClassifier.infer):
         raise NotDifferentiableError(
             f"{type(net).__name__} has no differentiable view, because it has an infer() of its "
-            f"own, which the view would miss. {cure(net)}"
+            f"own, which the view would not call. {suggest_fix(net)}"
         )
     module, nonlinearity = net.module_, net.predict_nonlinearity
     if callable(nonlinearity):
@@ -107,7 +107,7 @@ def _module_and_link(net):
         return module, partial(_after_nonlinearity, nonlinearity=nonlinearity, binary=binary)
 
     criterion = getattr(net, "criterion_", None)
-    criterion = getattr(criterion, "_orig_mod", criterion)  # that of a compiled net
+    criterion = getattr(criterion, "_orig_mod", criterion)  # of a compiled net
     if isinstance(criterion, nn.NLLLoss) and not _ends_in(nn.LogSoftmax, module):
         logits = _before(nn.Softmax, module)
         return (module, _log) if logits is None else (logits, None)
@@ -123,12 +123,12 @@ def _is_softmax(function):
 
 
 def _ends_in(layer_class, module):
-    # No subclasses: their forward may be another.
+    # Exact types only: a subclass can have another forward.
     return type(module) is nn.Sequential and len(module) > 1 and type(module[-1]) is layer_class
 
 
 def _before(layer_class, module):
-    """The layers of `module` before the last one, if that is of this class, otherwise None."""
+    """Return the layers before the last one if the last one is a `layer_class`, else None."""
     if not _ends_in(layer_class, module):
         return None
     before = module[:-1]
@@ -144,11 +144,11 @@ def _log(probabilities):
 def _logit(probability):
     """Log-odds that stay finite at 0 and 1."""
     limits = torch.finfo(probability.dtype)
-    # Half of eps below 1 is the number next to 1.
+    # 1 - eps / 2 is the largest number below 1.
     return torch.logit(probability.clamp(limits.tiny, 1 - limits.eps / 2))
 
 
 def _after_nonlinearity(output, *, nonlinearity, binary):
-    """Logits from the probabilities that a `predict_nonlinearity` gives."""
+    """Return logits from the probabilities that a `predict_nonlinearity` gives."""
     probabilities = nonlinearity(output)
     return _logit(probabilities[:, 1]) if binary else _log(probabilities)

@@ -19,8 +19,8 @@ _ACTIVATIONS = {
 def _(estimator):
     if estimator.out_activation_ == "logistic" and estimator.n_outputs_ > 1:
         raise NotDifferentiableError(
-            f"{type(estimator).__name__} has a differentiable view only for one label a sample, "
-            "and was fitted on several labels a sample."
+            f"{type(estimator).__name__} has a differentiable view only for one label per sample, "
+            "and was fitted on several labels per sample. Fit it on a one-dimensional y."
         )
     layers = []
     *hidden, last = zip(estimator.coefs_, estimator.intercepts_, strict=True)

@@ -25,7 +25,7 @@ from ._straight_through import StraightThrough
 
 @to_torch.register(StandardScaler)
 def _(estimator):
-    # mean_ is there even where it is not subtracted.
+    # mean_ exists even if it is not subtracted.
     return _standardize(estimator.mean_ if estimator.with_mean else None, estimator.scale_)
 
 
@@ -35,7 +35,7 @@ def _(estimator):
 
 
 def _standardize(center, scale):
-    """``(x - center) / scale``, either of them optional."""
+    """Return the view of ``(x - center) / scale``; None leaves out either operation."""
     if center is None and scale is None:
         return Identity()
     scale = 1.0 if scale is None else 1.0 / scale
@@ -61,7 +61,7 @@ def _(estimator):
 
 
 class UnitNorm(View):
-    """Rows divided by their norm; rows of zeros stay as they are."""
+    """Division of rows by their norm; rows of zeros are not changed."""
 
     def __init__(self, order):
         super().__init__()
@@ -81,9 +81,9 @@ def _(estimator):
 class Monomials(View):
     """Products of columns.
 
-    They are multiplied up factor by factor, because the gradient of ``pow`` at 0 is delicate and
-    slow. Factor j of all the products is one gather; where a product has fewer factors, it takes
-    a column of ones.
+    They are computed by repeated multiplication, because the gradient of ``pow`` is slow and needs
+    special care at 0. One gather collects factor j of all products; a column of ones stands in for
+    the missing factors of shorter products.
     """
 
     def __init__(self, powers):
@@ -103,7 +103,7 @@ class Monomials(View):
         return product
 
 
-# numpy functions take no tensors with gradients. Torch has these by the same name.
+# numpy functions do not accept tensors with gradients. These exist in torch by the same name.
 # fmt: off
 _UFUNCS = (
     np.absolute, np.arccos, np.arccosh, np.arcsin, np.arcsinh, np.arctan, np.arctanh, np.cos,
@@ -118,7 +118,7 @@ _TORCH_FUNCTIONS = {
     scipy.special.expit: torch.special.expit,
     scipy.special.logit: torch.special.logit,
 }
-# These are steps: their gradients are zero.
+# Step functions: their gradients are zero.
 _TORCH_STEPS = {
     np.round: torch.round,
     np.around: torch.round,
@@ -136,15 +136,15 @@ def _(estimator):
     if estimator.func is None:
         return Identity()
     n_features = 1
-    # With array API dispatch, scipy's are plain functions and no ufuncs.
+    # Look up any function, not only ufuncs: with array API dispatch, those of scipy are none.
     if isinstance(estimator.func, Hashable) and estimator.func in _TORCH_FUNCTIONS:
         view = Function(_TORCH_FUNCTIONS[estimator.func], estimator.kw_args)
     elif isinstance(estimator.func, Hashable) and estimator.func in _TORCH_STEPS:
         step = Function(_TORCH_STEPS[estimator.func], estimator.kw_args)
-        # In float32, an input can be on the other side of a step.
+        # Rounding the input to float32 can move it across a step.
         view = StraightThrough(Chain(Float64(), step))
     else:
-        # Any other function is tried out, on as many columns as it was fitted on.
+        # Any other function is tried out on the number of columns that it was fitted on.
         check_is_fitted(estimator, "n_features_in_")
         n_features = estimator.n_features_in_
         view = Function(estimator.func, estimator.kw_args)
@@ -153,7 +153,7 @@ def _(estimator):
 
 
 class Function(View):
-    """A function of the user, with its arguments."""
+    """Function of the user with its keyword arguments."""
 
     def __init__(self, func, kw_args):
         super().__init__()
@@ -165,8 +165,8 @@ class Function(View):
 
 
 def _check_function(estimator, view, n_features):
-    """Make sure that a function has gradients, and gives tensors the values it gives arrays."""
-    # Between 0 and 1, where logarithms and roots are defined.
+    """Check that a function keeps gradients, and gives the same values for tensors and arrays."""
+    # Logarithms and roots are defined between 0 and 1.
     probe = np.linspace(0.05, 0.95, 5 * n_features).reshape(5, n_features)
     try:
         with np.errstate(all="ignore"), torch.enable_grad():
@@ -179,7 +179,7 @@ def _check_function(estimator, view, n_features):
         raise _function_error(estimator, "loses the gradients")
     values = output.detach().numpy()
     if values.shape != expected.shape or not np.allclose(values, expected, equal_nan=True):
-        raise _function_error(estimator, "gives a tensor other values")
+        raise _function_error(estimator, "gives other values for a tensor than for an array")
 
 
 def _function_error(estimator, reason):
@@ -187,7 +187,6 @@ def _function_error(estimator, reason):
     return NotDifferentiableError(
         f"{type(estimator).__name__}(func={name}) has no differentiable view: its function "
         f"{reason}. It must take a torch tensor (or be a numpy ufunc itself, like np.log1p), keep "
-        "the gradients, and compute what it computes for an array. If it gives nearly what it "
-        "takes, a subclass with __to_torch__ = straight_through in its body has a view all the "
-        "same."
+        "the gradients, and give the same values as for an array. If its output stays near its "
+        "input, use a subclass with __to_torch__ = straight_through in its body."
     )

@@ -1,4 +1,4 @@
-"""``to_torch`` and the registry behind it."""
+"""The function ``to_torch``, and its registry of classes."""
 
 from collections.abc import Callable
 from functools import singledispatch
@@ -12,7 +12,7 @@ from ..exceptions import NotDifferentiableError
 
 
 class _Registry(Protocol):
-    """A function that ``@function.register(cls)`` extends to a class."""
+    """Function that ``@function.register(cls)`` extends to another class."""
 
     register: Callable[..., Any]
 
@@ -21,9 +21,9 @@ class _Registry(Protocol):
 
 @singledispatch
 def _build(estimator):
-    """Fall-back of the registry: the class of the estimator is unknown."""
+    """Raise an error: the class of the estimator is not registered."""
     raise NotDifferentiableError(
-        f"{type(estimator).__name__} has no differentiable view. {cure(estimator)}"
+        f"{type(estimator).__name__} has no differentiable view. {suggest_fix(estimator)}"
     )
 
 
@@ -37,34 +37,19 @@ def to_torch(estimator):
     """Return a differentiable view of a fitted estimator.
 
     The view is a :class:`torch.nn.Module` that maps the raw input of `estimator` to the logits of
-    a classifier, or to the transformed array of a transformer. Attacks and verifiers look at an
-    estimator through its view.
+    a classifier, or to the transformed array of a transformer. Attacks and verifiers compute with
+    the view of an estimator.
 
     Parameters
     ----------
     estimator : estimator object or torch.nn.Module
-        A fitted estimator, or a bare module that gives logits. An estimator can say by a method
-        ``__to_torch__()`` how it looks in torch. Otherwise its class, or the nearest base class,
-        must be registered. Registered are
-
-        - modules: :class:`torch.nn.Module`, :class:`skorch.NeuralNetClassifier`,
-          :class:`skorch.NeuralNetBinaryClassifier`;
-        - classifiers: the linear ones, :class:`~sklearn.svm.SVC` and
-          :class:`~sklearn.svm.NuSVC` with the named kernels,
-          :class:`~sklearn.neural_network.MLPClassifier`,
-          :class:`~sklearn.naive_bayes.GaussianNB`, linear and quadratic discriminant analysis;
-        - transformers: the scalers, :class:`~sklearn.preprocessing.Normalizer`,
-          :class:`~sklearn.preprocessing.PolynomialFeatures`,
-          :class:`~sklearn.preprocessing.FunctionTransformer`,
-          :class:`~sklearn.decomposition.PCA` and its relatives, all feature selectors;
-        - transformers without gradients, which get those of a surrogate:
-          :class:`~sklearn.preprocessing.KBinsDiscretizer`,
-          :class:`~sklearn.preprocessing.Binarizer`,
-          :class:`~sklearn.preprocessing.FunctionTransformer` with ``np.round`` and the like;
-        - what is composed of those: :class:`~sklearn.pipeline.Pipeline`,
-          :class:`~sklearn.pipeline.FeatureUnion`,
-          :class:`~sklearn.compose.ColumnTransformer`, the hyper-parameter searches and
-          :class:`~sklearn.frozen.FrozenEstimator`.
+        A fitted estimator, or a bare module that gives logits. The view of an estimator is what its
+        method ``__to_torch__()`` returns, if it has one. Otherwise its class, or the nearest base
+        class, must be registered. Registered are torch modules, skorch classifiers, and the
+        estimators of scikit-learn that compute differentiable functions: linear classifiers,
+        kernel machines, perceptrons, scalers, projections, feature selectors. Step functions such
+        as discretizers have the gradients of a surrogate. Composite estimators have a view if
+        their parts have one.
 
     Returns
     -------
@@ -81,44 +66,46 @@ def to_torch(estimator):
 
     See Also
     --------
-    skrobust.differentiable.straight_through : A view for quantizers and the like of your own.
-    skrobust.differentiable.StraightThrough : Any function, with the gradients of any other.
-    skrobust.exceptions.NotDifferentiableError : What is raised for an estimator without a view.
+    skrobust.differentiable.straight_through : View of quantizers and similar transformers.
+    skrobust.differentiable.StraightThrough : Any function with the gradients of any other.
+    skrobust.exceptions.NotDifferentiableError : Error for an estimator without a view.
 
     Notes
     -----
-    What a view guarantees, and what a builder that you register must guarantee:
+    A view guarantees the following, and so must a builder that you register:
 
-    - There are two columns or more, in the order of ``classes_``, and the largest is what
-      ``predict`` answers. The score `s` of a binary classifier becomes the columns `[0, s]`.
+    - The logits have two columns or more, in the order of ``classes_``, and the largest one is the
+      class that ``predict`` returns. The score `s` of a binary classifier becomes the columns
+      `[0, s]`.
     - The differences of the logits are ``decision_function`` where the estimator has one (for
-      support vector machines with kernels see below).
-      The softmax of the logits is ``predict_proba`` where that is a softmax of scores; it is not
-      for classifiers that are one-vs-rest, and not at a `threshold` other than 0.5.
-    - A view computes in its own precision and on its own device, and casts its input to them.
-      The views of scikit-learn estimators hold float64 buffers and no parameters; nets compute
-      in their own precision. The scaler in front of a float32 net hence works in float64.
+      support vector machines with kernels see below). The softmax of the logits is
+      ``predict_proba`` where ``predict_proba`` is a softmax of scores; it is not for one-vs-rest
+      classifiers, and not at a `threshold` other than 0.5.
+    - A view computes in its own precision and on its own device, and casts its input to them. The
+      views of scikit-learn estimators have float64 buffers and no parameters; nets compute in
+      their own precision. So the view of a scaler in front of a float32 net works in float64.
     - Building a view runs no module and changes none: the view of a net shares the parameters of
-      the net, and runs it in the mode that it is in.
-    - A view shows the estimator as it was when the view was built. Build a new one after
+      the net, and runs it in its current mode.
+    - A view represents the estimator at the time when the view was built. Build a new one after
       another ``fit``.
 
-    Steps without gradients, such as roundings, are exact forwards, and backwards a surrogate: the
-    identity, or for :class:`~sklearn.preprocessing.KBinsDiscretizer` the linear interpolation
-    between the centers of the bins. :class:`~sklearn.svm.SVC` and :class:`~sklearn.svm.NuSVC` of
-    more than two classes count the votes of pairs of classes, which are steps too. The logits are
-    ``decision_function`` with ``decision_function_shape="ovr"``, and the gradients those of votes
-    that grow with the scores of the pairs. Where the first places are tied in votes and
-    `break_ties` is False, ``predict`` answers the first class in order rather than the largest
-    score; the logits of the two are exchanged there.
+    Functions without useful gradients, such as rounding, are exact in the forward pass; in the
+    backward pass they have the gradient of a surrogate. The surrogate is the identity, or for
+    :class:`~sklearn.preprocessing.KBinsDiscretizer` the linear interpolation between the centers of
+    the bins. :class:`~sklearn.svm.SVC` and :class:`~sklearn.svm.NuSVC` with more than two classes
+    count the votes of pairs of classes, which is a step function, too. Their logits are
+    ``decision_function`` with ``decision_function_shape="ovr"``, and their gradients come from
+    votes that grow smoothly with the scores of the pairs. If several classes have the most votes
+    and `break_ties` is False, ``predict`` returns the first of them, which need not have the
+    largest score; the view then exchanges the logits of these two classes.
 
-    A bare module gives logits: `(n_samples, n_classes)`, or `(n_samples, 1)` or `(n_samples,)`
-    for the one logit of a binary problem; of a tuple the first counts. A skorch net says by its
-    criterion whether its module gives logits or probabilities. The logits of a module that
-    gives probabilities are their logarithm, where the gradients of confident predictions vanish.
-    Only where the module is a :class:`torch.nn.Sequential` that ends in a
-    :class:`torch.nn.Softmax` (or, for a single output, :class:`torch.nn.Sigmoid`) are the true
-    logits at hand, and used. A `predict_nonlinearity` of your own must give probabilities.
+    A bare module gives logits of shape `(n_samples, n_classes)`, or one logit of a binary problem
+    in the shape `(n_samples, 1)` or `(n_samples,)`; of a tuple, the first output is used. For a
+    skorch net, the criterion decides whether its module gives logits or probabilities. If a module
+    gives probabilities, their logarithms are the logits, and the gradients of confident
+    predictions vanish. The exception is a :class:`torch.nn.Sequential` that ends in a
+    :class:`torch.nn.Softmax` (or, for a single output, :class:`torch.nn.Sigmoid`): the view uses
+    the true logits before this layer. A `predict_nonlinearity` of your own must give probabilities.
 
     Examples
     --------
@@ -137,7 +124,7 @@ def to_torch(estimator):
     >>> bool((logits.argmax(dim=1).numpy() == pipeline.predict(X)).all())
     True
 
-    A class that is not known yet is registered together with a function that builds its view:
+    Register another class together with a function that builds its view:
 
     >>> from sklearn.neighbors import NearestCentroid
     >>> class NegativeDistances(torch.nn.Module):
@@ -157,8 +144,8 @@ def to_torch(estimator):
         raise TypeError(f"to_torch needs a fitted {estimator.__name__}, got the class itself.")
     if isinstance(estimator, BaseEstimator):
         check_is_fitted(estimator)
-    # Looked up on the class, as Python does with its own special methods: meta-estimators that
-    # pass attributes on (FrozenEstimator) do not seem to have the hook of what they wrap.
+    # Look up the method on the class, as Python does with special methods: a meta-estimator that
+    # forwards attributes (FrozenEstimator) must not appear to have the method of its estimator.
     if hasattr(type(estimator), "__to_torch__"):
         view = estimator.__to_torch__()
     else:
@@ -171,31 +158,44 @@ def to_torch(estimator):
     return view
 
 
-def cure(estimator):
-    """Say what can be done about an estimator without a view; the end of an error message."""
+def registered_classes():
+    """Return the classes that are registered with :func:`to_torch`.
+
+    Returns
+    -------
+    classes : list of type
+        Sorted by module and name. Subclasses of these have a view, too.
+    """
+    classes = set(_build.registry) - {object}
+    return sorted(classes, key=lambda cls: (cls.__module__, cls.__qualname__))
+
+
+def suggest_fix(estimator):
+    """Return the end of an error message about an estimator without a view: the ways to fix it."""
     name = type(estimator).__name__
-    by_hand = (
+    fixes = (
         f"Register a function that builds its view with @to_torch.register({name}), give it a "
         "method __to_torch__(), or attack a substitute that has a view, fitted to its predictions."
     )
     if not hasattr(estimator, "transform"):
-        return by_hand
+        return fixes
     return (
-        f"{by_hand} If it gives nearly what it takes (rounding, denoising, noise), "
+        f"{fixes} If its output stays near its input (rounding, denoising, noise), "
         f"to_torch.register({name}, straight_through) is enough."
     )
 
 
 @singledispatch
 def transform_to_torch(estimator):
-    """Return the view of ``estimator.transform``, for use inside of composite estimators.
+    """Return the view of ``estimator.transform``, for the parts of composite estimators.
 
-    It differs from :func:`to_torch` where an estimator both predicts and transforms: the view of
-    a discriminant analysis gives logits, but in the middle of a pipeline it projects.
+    It differs from :func:`to_torch` for estimators that both predict and transform: the view of a
+    linear discriminant analysis gives logits, but in the middle of a pipeline it projects.
     """
     if isinstance(estimator, BaseEstimator) and is_classifier(estimator):
         raise NotDifferentiableError(
             f"{type(estimator).__name__} is used as a transformer, and has a differentiable view "
-            "only as a classifier. Attack a substitute, fitted to the predictions of the whole."
+            "only as a classifier. Attack a substitute model, fitted to the predictions of the "
+            "composite estimator."
         )
     return to_torch(estimator)

@@ -1,4 +1,4 @@
-"""Steps without gradients: exact forwards, and straight through backwards."""
+"""Functions without useful gradients: exact forward, and backward by a surrogate."""
 
 import torch
 
@@ -7,21 +7,21 @@ from ._modules import Chain, Float64, View, as_buffer
 
 
 class StraightThrough(View):
-    """A function without useful gradients, with those of another in their place.
+    """Function without useful gradients, combined with the gradients of a surrogate function.
 
-    Forwards this is `exact`, to the last bit. Backwards it is `surrogate`, by default the
-    identity: the backward pass differentiable approximation (BPDA) of [1]_, section 4.1. An
-    attack then sees what the model computes, and is not stopped by a rounding, a discretization
-    or another step that has zero gradients, or none.
+    The forward pass gives `exact`, to the last bit. The backward pass uses the gradient of
+    `surrogate`, by default the identity: the backward pass differentiable approximation (BPDA) of
+    [1]_, section 4.1. So an attack evaluates the true model, and is not stopped by rounding,
+    discretization or another function whose gradients are zero or undefined.
 
     Parameters
     ----------
     exact : callable or torch.nn.Module
-        From a tensor to a tensor; is run without gradients, and must leave its input as it is.
-        Booleans and integers become numbers in the precision of the input.
+        From a tensor to a tensor. It runs without gradients, and must not modify its input.
+        Boolean and integer outputs are cast to the dtype of the input.
 
     surrogate : callable or torch.nn.Module, default=None
-        A differentiable function that is near to `exact` and gives the same shape; only its
+        Differentiable function that approximates `exact` and gives the same shape; only its
         gradients are used. None means the identity, which needs an `exact` that keeps the shape.
 
     Raises
@@ -29,11 +29,11 @@ class StraightThrough(View):
     TypeError
         If a parameter cannot be called, or `exact` does not give a tensor.
     ValueError
-        In the forward pass, if the shape of the surrogate is not that of `exact`.
+        In the forward pass, if `surrogate` and `exact` give different shapes.
 
     See Also
     --------
-    straight_through : The view of a transformer that keeps the number of features.
+    straight_through : View of a transformer that keeps the number of features.
 
     References
     ----------
@@ -63,7 +63,7 @@ class StraightThrough(View):
                 )
         self.exact = exact
         self.surrogate = surrogate
-        # Who saves the mode of the view, and restores it, then restores that of its modules.
+        # Code that saves and restores the mode of the view then restores the mode of its modules.
         self.training = any(module.training for module in self.children())
 
     def forward(self, x):
@@ -84,17 +84,17 @@ class StraightThrough(View):
         if surrogate.shape != exact.shape:
             name = "identity" if self.surrogate is None else "surrogate"
             raise ValueError(
-                "surrogate of StraightThrough must give the shape that exact gives, which is "
-                f"{tuple(exact.shape)}; the {name} gives {tuple(surrogate.shape)}. Give a "
-                "surrogate of that shape."
+                "surrogate of StraightThrough must give the shape of exact, which is "
+                f"{tuple(exact.shape)}; the {name} gives {tuple(surrogate.shape)}. Pass a "
+                "surrogate that gives this shape."
             )
         return _Replace.apply(surrogate.to(exact), exact)
 
 
 class _Replace(torch.autograd.Function):
-    """The value of `exact` in the place of `surrogate`, which the gradient goes on to.
+    """Return the value of `exact`, and pass the gradient on to `surrogate`.
 
-    ``surrogate + (exact - surrogate).detach()`` would round.
+    The usual formula ``surrogate + (exact - surrogate).detach()`` rounds the value.
     """
 
     @staticmethod
@@ -109,30 +109,30 @@ class _Replace(torch.autograd.Function):
 def straight_through(transformer):
     """Return a view of any fitted transformer that keeps the number of features.
 
-    Forwards the view gives what ``transformer.transform`` gives for a float64 array, to the last
-    bit. Backwards it is the identity: the straight-through estimator, which is the backward pass
-    differentiable approximation (BPDA) of [1]_, section 4.1. That suits a step whose output stays
-    near to its input in the same units, as rounding, quantizing, denoising or added noise, and that
-    is written in numpy or has no gradients.
+    The forward pass gives the output of ``transformer.transform`` for a float64 array, to the last
+    bit. The backward pass is the identity: the straight-through estimator, which is the backward
+    pass differentiable approximation (BPDA) of [1]_, section 4.1. It suits a transformer that is
+    written in numpy or has no gradients, and whose output stays near its input in the same units:
+    rounding, quantizing, denoising, added noise.
 
-    No transformer gets this view unasked: for most the identity is a wrong gradient. Mark it in
-    one of two ways:
+    For most other transformers the identity is a wrong gradient, so this view is never chosen by
+    default. Choose it in one of two ways:
 
-    - a class of your own by ``__to_torch__ = straight_through`` in its body;
-    - a class of others by ``to_torch.register(Quantizer, straight_through)``.
+    - for your own class, by ``__to_torch__ = straight_through`` in its body;
+    - for another class, by ``to_torch.register(Quantizer, straight_through)``.
 
     Parameters
     ----------
     transformer : fitted transformer
-        Has a method ``transform``, which gives as many columns as it takes. One that was fitted on
-        a DataFrame gets a DataFrame with the same column names.
+        Its method ``transform`` keeps the number of columns. A transformer that was fitted on a
+        DataFrame gets a DataFrame with the same column names.
 
     Returns
     -------
     view : torch.nn.Module
-        It holds the transformer itself, no copy, and calls it at every forward pass. A transformer
-        that draws random numbers in ``transform`` hence draws afresh each time. On an accelerator,
-        the input travels to the CPU and back.
+        It refers to the transformer itself, not a copy, and calls it in every forward pass. So
+        random numbers in ``transform`` are drawn again in every pass. With tensors on an
+        accelerator, the values are copied to the CPU and back.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def straight_through(transformer):
 
     See Also
     --------
-    StraightThrough : Any function, with the gradients of any other.
+    StraightThrough : Any function with the gradients of any other.
 
     References
     ----------
@@ -177,24 +177,24 @@ def straight_through(transformer):
     if not hasattr(transformer, "transform"):
         raise TypeError(
             f"straight_through needs a fitted transformer, got {transformer!r}, which has no "
-            "method transform."
+            "method transform. Use StraightThrough for a function of tensors."
         )
     return StraightThrough(Chain(Float64(), _Transform(transformer)))
 
 
 class _Transform(View):
-    """What a transformer gives for arrays."""
+    """Output of the method ``transform`` of a transformer."""
 
     def __init__(self, transformer):
         super().__init__()
         self.transformer = transformer
 
     def forward(self, x):
-        # A copy, for transformers that work in place.
+        # Copy the input for transformers that modify it in place.
         X = x.detach().cpu().numpy().copy()
         names = getattr(self.transformer, "feature_names_in_", None)
         if names is not None:
-            # Fitted on a data frame, it would warn of an array, or look for its columns in vain.
+            # A transformer that was fitted on a DataFrame warns about an array, or fails on it.
             import pandas as pd
 
             X = pd.DataFrame(X, columns=names)
@@ -202,9 +202,9 @@ class _Transform(View):
         if output.shape != x.shape:
             name = type(self.transformer).__name__
             raise NotDifferentiableError(
-                f"{name} has no straight-through view: its transform makes {tuple(output.shape)} "
-                f"of {tuple(x.shape)}, and the identity, whose gradients it would take, keeps the "
-                f"shape. Register a view of its own with @to_torch.register({name}): "
+                f"{name} has no straight-through view: its transform changes the shape from "
+                f"{tuple(x.shape)} to {tuple(output.shape)}, and the identity, whose gradients the "
+                f"view has, keeps it. Register another view with @to_torch.register({name}): "
                 "StraightThrough(exact, surrogate), with a differentiable surrogate that gives the "
                 "shape of the output."
             )

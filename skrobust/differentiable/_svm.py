@@ -11,7 +11,7 @@ from torch import nn
 from ..exceptions import NotDifferentiableError
 from ..utils._sklearn import gamma_of
 from ._modules import Chain, Linear, View, as_buffer
-from ._registry import cure, to_torch
+from ._registry import suggest_fix, to_torch
 from ._straight_through import StraightThrough
 
 
@@ -23,7 +23,7 @@ def _(estimator):
         raise NotDifferentiableError(
             f"{type(estimator).__name__} has a differentiable view only for the kernels "
             f"{', '.join(map(repr, _KERNELS))}, and was fitted with kernel={kernel!r}. "
-            f"{cure(estimator)}"
+            f"{suggest_fix(estimator)}"
         )
     weight, bias = _one_vs_one(estimator), estimator.intercept_
     vectors = _dense(estimator.support_vectors_)
@@ -35,17 +35,18 @@ def _(estimator):
         scores = [*_KERNELS[kernel](estimator, vectors), last(weight, bias)]
     if n_classes == 2:
         return Chain(*scores)
-    votes = StraightThrough(Votes(n_classes, estimator.break_ties), SoftVotes(n_classes))
+    votes = StraightThrough(PairVotes(n_classes, estimator.break_ties), SoftPairVotes(n_classes))
     return Chain(*scores, votes)
 
 
 def _one_vs_one(estimator):
-    """Weights of the support vectors in the score of each pair of classes, one row a pair."""
+    """Return the weights of the support vectors in the score of each pair of classes, by row."""
     dual = _dense(estimator.dual_coef_)
     n_classes = len(estimator.classes_)
     owner = np.repeat(np.arange(n_classes), estimator.n_support_)
-    # libsvm keeps for each vector the n_classes - 1 weights against the other classes, in their
-    # order. Class j comes one place earlier for the vectors of class i < j, which leave out i.
+    # libsvm stores for each vector its n_classes - 1 weights against the other classes, in order of
+    # the classes. A vector of class i has no weight against i, so its weight against a class j > i
+    # is in row j - 1.
     return np.stack(
         [
             np.where(owner == i, dual[j - 1], 0.0) + np.where(owner == j, dual[i], 0.0)
@@ -59,7 +60,7 @@ def _dense(array):
 
 
 _KERNELS = {
-    "linear": None,  # is multiplied out
+    "linear": None,  # the view multiplies the weights with the vectors
     "rbf": lambda svm, vectors: [GaussianKernel(vectors, gamma_of(svm))],
     "poly": lambda svm, vectors: [Linear(gamma_of(svm) * vectors, svm.coef0), Power(svm.degree)],
     "sigmoid": lambda svm, vectors: [Linear(gamma_of(svm) * vectors, svm.coef0), nn.Tanh().eval()],
@@ -69,8 +70,8 @@ _KERNELS = {
 class GaussianKernel(View):
     """``exp(-gamma * |x - v|^2)`` for each of several vectors `v`.
 
-    The square is multiplied out, which makes a matrix product of it. Centering the input first
-    keeps the terms from cancelling.
+    The square is expanded, so that it takes one matrix product. Centering the input first avoids
+    cancellation between the terms.
     """
 
     def __init__(self, vectors, gamma):
@@ -85,12 +86,12 @@ class GaussianKernel(View):
     def forward(self, x):
         x = x.to(self.center) - self.center
         exponent = torch.addmm(self.bias, x, self.linear)
-        # In place: the matrix has a column for each vector, and the memory is what takes the time.
+        # In place: the matrix has a column for each vector, and memory traffic takes most time.
         return exponent.sub_(self.gamma * x.square().sum(dim=1, keepdim=True)).exp_()
 
 
 class Power(View):
-    """The input to the power of an integer."""
+    """Integer power of the input."""
 
     def __init__(self, degree):
         super().__init__()
@@ -101,7 +102,7 @@ class Power(View):
 
 
 class _OneVsOne(View):
-    """Base of what makes one score a class of the scores of the pairs of classes.
+    """Base of modules that turn the scores of pairs of classes into one score per class.
 
     The score of the pair `(i, j)` with ``i < j`` is positive where `i` wins. The pairs are in
     lexicographic order.
@@ -118,20 +119,22 @@ class _OneVsOne(View):
         self.register_buffer("signs", as_buffer(signs))
 
     def votes(self, won):
-        """Number of pairs that each class wins, given 1 where the first wins and else -1.
+        """Return the number of pairs that each class wins.
 
-        Numbers between count in part.
+        `won` is 1 where the first class of a pair wins and -1 where the second wins. Values in
+        between are fractions of a vote for both.
         """
         n_classes = self.signs.shape[1]
         return (won @ self.signs + (n_classes - 1)) / 2
 
 
-class Votes(_OneVsOne):
-    """Votes of the pairs, plus a confidence below 1/3.
+class PairVotes(_OneVsOne):
+    """Number of pairs that each class wins, plus a confidence below 1/3.
 
-    That is ``decision_function`` with ``decision_function_shape="ovr"``. Where the first places
-    are tied in votes, the confidence decides with `break_ties`. Without, the first class in order
-    wins; where that is another one, the two exchange their scores.
+    This is ``decision_function`` with ``decision_function_shape="ovr"``. If several classes have
+    the most votes and `break_ties` is set, the highest confidence decides. Without `break_ties`,
+    ``predict`` returns the first of these classes; the scores of this class and of the class with
+    the highest score are exchanged, so that the largest logit is always the predicted class.
     """
 
     def __init__(self, n_classes, break_ties):
@@ -139,7 +142,7 @@ class Votes(_OneVsOne):
         self.break_ties = break_ties
 
     def forward(self, x):
-        # A pair without a winner counts for its first class here, and for its second in predict.
+        # A score of 0 is a vote for the first class here, and for the second class in predict.
         votes = self.votes(torch.where(x < 0, -1.0, 1.0).to(x))
         total = x @ self.signs
         scores = votes + total / (3 * (total.abs() + 1))
@@ -151,18 +154,19 @@ class Votes(_OneVsOne):
         return scores.scatter(1, winner, highest)
 
 
-class SoftVotes(_OneVsOne):
-    """What stands in for the votes backwards: every pair pulls with the inverse of its distance.
+class SoftPairVotes(_OneVsOne):
+    """Differentiable surrogate of the votes, whose slope is the inverse of the score of a pair.
 
-    The area hyperbolic sine of a score `s` has the slope ``1 / |s|``, up to a limit near zero. So
-    those pairs count most that are nearly lost or won. A step by linear approximation to the loss
-    of one vote comes out right, as it takes the length ``|s|`` in units of the score.
+    The inverse hyperbolic sine of a score `s` has the slope ``1 / |s|``, up to a limit near zero.
+    So the pairs that are closest to a tie have the largest gradients. A linear approximation with
+    this slope says that one vote changes after a step of length ``|s|`` in units of the score,
+    which is the right length.
     """
 
-    # Measured with PGD and DeepFool on four kernels and four data sets. The plain sum of the
-    # scores leaves PGD three more points of accuracy, as it also pulls at pairs that are decided.
-    # Sigmoids are as good there, but so flat far away that the steps of DeepFool become twice to
-    # a hundred times too long.
+    # Measured with PGD and DeepFool on four kernels and four data sets. With the plain sum of the
+    # scores, accuracy under PGD is three points higher: pairs that are already decided have large
+    # gradients, too. Sigmoids are as good for PGD, but so flat far from zero that the steps of
+    # DeepFool become 2 to 100 times too long.
     slope = 10.0
 
     def forward(self, x):

@@ -1,4 +1,4 @@
-"""The shortcut around autograd gives what autograd gives."""
+"""The ops that replace autograd give the results of autograd."""
 
 import gc
 from copy import deepcopy
@@ -15,10 +15,15 @@ from torch import nn
 
 from skrobust import RobustClassifier, to_torch
 from skrobust.defenses import StandardTraining
-from skrobust.differentiable import _memory_format
-from skrobust.differentiable._pullback import pullback
-from skrobust.differentiable._steps import Autograd, Blocks, Convolution
-from skrobust.differentiable._training_format import training_format
+from skrobust.differentiable.runtime import (
+    _memory_format,
+    deterministic_convolutions,
+    layer_ops,
+    logits_and_vjp,
+    training_memory_format,
+)
+from skrobust.differentiable.runtime._convolution import ConvolutionOp
+from skrobust.differentiable.runtime._ops import AutogradOp, ReLUOp
 from skrobust.nn import CNN, MLP
 
 N_FEATURES, N_CLASSES = 6, 3
@@ -85,7 +90,7 @@ def with_hook():
 
 
 class Wrapped(nn.Module):
-    """Hides what is inside."""
+    """Hides the layers of a module."""
 
     def __init__(self, module):
         super().__init__()
@@ -113,18 +118,18 @@ OTHER = {
 }
 
 
-def through_autograd(linearize):
-    return any(isinstance(step, Autograd) for step in linearize.chain)
+def through_autograd(evaluate):
+    return any(isinstance(op, AutogradOp) for op in evaluate.ops)
 
 
-def by_autograd(view, z, direction):
+def by_autograd(view, z, grad_logits):
     leaf = z.clone().requires_grad_()
     logits = view(leaf)
-    return logits.detach(), torch.autograd.grad(logits, leaf, direction)[0]
+    return logits.detach(), torch.autograd.grad(logits, leaf, grad_logits)[0]
 
 
 def assert_close(actual, expected, rtol):
-    """Up to rounding, which is relative to the largest value."""
+    """Compare up to rounding, relative to the largest value."""
     scale = expected.abs().max().item()
     torch.testing.assert_close(actual, expected, rtol=0, atol=rtol * max(scale, 1e-30))
 
@@ -133,17 +138,17 @@ def assert_close(actual, expected, rtol):
 @pytest.mark.parametrize("name", [*LAYERWISE, *OTHER])
 def test_same_bits_as_autograd(name, dtype):
     view = to_torch((LAYERWISE | OTHER)[name]())
-    linearize = pullback(view)
-    assert through_autograd(linearize) == (name in OTHER)
+    evaluate = logits_and_vjp(view)
+    assert through_autograd(evaluate) == (name in OTHER)
     z = torch.from_numpy(X).to(dtype)
     before = z.clone()
     torch.manual_seed(0)
-    logits, pull = linearize(z)
-    direction = torch.randn(logits.shape, dtype=logits.dtype)
-    grad = pull(direction)
+    logits, vjp = evaluate(z)
+    grad_logits = torch.randn(logits.shape, dtype=logits.dtype)
+    grad = vjp(grad_logits)
 
     torch.manual_seed(0)
-    expected, expected_grad = by_autograd(view, z, direction)
+    expected, expected_grad = by_autograd(view, z, grad_logits)
     assert torch.equal(logits, expected)
     assert torch.equal(grad, expected_grad)
     assert grad.dtype == dtype
@@ -152,26 +157,26 @@ def test_same_bits_as_autograd(name, dtype):
     assert torch.equal(z, before)
     assert not z.requires_grad
     torch.manual_seed(0)
-    assert torch.equal(linearize.logits(z), logits)
+    assert torch.equal(evaluate.logits(z), logits)
 
 
 @pytest.mark.parametrize("name", ["relu", "MLPClassifier relu", "unknown layer"])
-def test_pulls_back_any_number_of_directions(name):
+def test_vjp_can_be_called_any_number_of_times(name):
     view = to_torch((LAYERWISE | OTHER)[name]())
     z = torch.from_numpy(X).float()
-    logits, pull = pullback(view)(z)
-    for direction in [*torch.eye(N_CLASSES, dtype=logits.dtype), *torch.eye(N_CLASSES)[:1]]:
-        direction = direction.to(logits).expand_as(logits)
-        before = direction.clone()
-        assert torch.equal(pull(direction), by_autograd(view, z, direction)[1])
-        assert torch.equal(direction, before)
+    logits, vjp = logits_and_vjp(view)(z)
+    for row in [*torch.eye(N_CLASSES, dtype=logits.dtype), *torch.eye(N_CLASSES)[:1]]:
+        grad_logits = row.to(logits).expand_as(logits)
+        before = grad_logits.clone()
+        assert torch.equal(vjp(grad_logits), by_autograd(view, z, grad_logits)[1])
+        assert torch.equal(grad_logits, before)
 
 
 IMAGE = (3, 12, 12)
 
 
 def convolutional(*layers, shape=IMAGE):
-    """Layers, and what makes three logits of them, all in evaluation mode."""
+    """Layers with a linear layer for three logits behind them, in evaluation mode."""
     torch.manual_seed(0)
     width = nn.Sequential(*layers).eval()(torch.zeros(2, *shape)).flatten(1).shape[1]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width, N_CLASSES)).eval()
@@ -252,12 +257,13 @@ CONVOLUTIONAL = {
         nn.Conv2d(1, 8, 2),
         shape=(1, 12, 12),
     ),
+    "flattened twice": lambda: convolutional(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.ReLU()),
     "CNN": lambda: CNN(IMAGE, N_CLASSES).eval(),
 }
 
 
 class Flattening(nn.Module):
-    """Looks at its activations by ``view``, which needs them contiguous."""
+    """Calls ``view`` on its activations, which must be contiguous for that."""
 
     def __init__(self):
         super().__init__()
@@ -287,7 +293,7 @@ def image_shape(module):
 
 @pytest.fixture(params=["contiguous", "channels last"])
 def formats(request, monkeypatch):
-    """Both memory formats in both precisions."""
+    """Use either memory format for both dtypes."""
     dtypes = {torch.float32, torch.float64} if request.param == "channels last" else set()
     monkeypatch.setattr(_memory_format, "_CHANNELS_LAST", dtypes)
 
@@ -299,26 +305,26 @@ def formats(request, monkeypatch):
 def test_convolutional_as_autograd(name, n_rows):
     module = (CONVOLUTIONAL | OTHER_CONVOLUTIONAL)[name]().double()
     view = to_torch(module)
-    linearize = pullback(view)
-    assert through_autograd(linearize) == (name in OTHER_CONVOLUTIONAL)
+    evaluate = logits_and_vjp(view)
+    assert through_autograd(evaluate) == (name in OTHER_CONVOLUTIONAL)
     z = torch.randn(n_rows, *image_shape(module), dtype=torch.float64)
     before = z.clone()
-    logits, pull = linearize(z)
+    logits, vjp = evaluate(z)
     for _ in range(2):
-        direction = torch.randn_like(logits)
-        grad = pull(direction)
-        expected, expected_grad = by_autograd(view, z, direction)
+        grad_logits = torch.randn_like(logits)
+        grad = vjp(grad_logits)
+        expected, expected_grad = by_autograd(view, z, grad_logits)
         assert_close(logits, expected, 1e-13)
         assert_close(grad, expected_grad, 1e-13)
-        assert torch.equal(grad, pull(direction))
+        assert torch.equal(grad, vjp(grad_logits))
         assert grad.is_contiguous()
         assert not grad.requires_grad
         assert not logits.requires_grad
     assert torch.equal(z, before)
-    again, pull_again = linearize(z)
+    again, vjp_again = evaluate(z)
     assert torch.equal(again, logits)
-    assert torch.equal(pull_again(direction), grad)
-    assert_close(linearize.logits(z), logits, 1e-13)
+    assert torch.equal(vjp_again(grad_logits), grad)
+    assert torch.equal(evaluate.logits(z), logits)
 
 
 def random_network(rng):
@@ -364,40 +370,36 @@ def test_random_networks_as_autograd(seed):
     torch.manual_seed(seed)
     network, shape = random_network(rng)
     z = torch.randn(int(rng.integers(1, 9)), *shape, dtype=torch.float64)
-    linearize = pullback(to_torch(network))
-    assert not through_autograd(linearize)
-    logits, pull = linearize(z)
-    direction = torch.randn_like(logits)
-    expected, expected_grad = by_autograd(network, z, direction)
+    evaluate = logits_and_vjp(to_torch(network))
+    assert not through_autograd(evaluate)
+    logits, vjp = evaluate(z)
+    grad_logits = torch.randn_like(logits)
+    expected, expected_grad = by_autograd(network, z, grad_logits)
     assert_close(logits, expected, 1e-12)
-    assert_close(pull(direction), expected_grad, 1e-12)
-    assert_close(linearize.logits(z), expected, 1e-12)
+    assert_close(vjp(grad_logits), expected_grad, 1e-12)
+    assert_close(evaluate.logits(z), expected, 1e-12)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_convolutional_in_single_precision(name):
     module = CONVOLUTIONAL[name]()
     z = torch.randn(5, *image_shape(module))
-    linearize = pullback(to_torch(module))
-    logits, pull = linearize(z)
-    direction = torch.randn_like(logits)
-    grad = pull(direction)
-    alone = linearize.logits(z)
-    expected, expected_grad = by_autograd(module.double(), z.double(), direction.double())
+    evaluate = logits_and_vjp(to_torch(module))
+    logits, vjp = evaluate(z)
+    grad_logits = torch.randn_like(logits)
+    grad = vjp(grad_logits)
+    alone = evaluate.logits(z)
+    expected, expected_grad = by_autograd(module.double(), z.double(), grad_logits.double())
     assert_close(logits.double(), expected, 2e-6)
     assert_close(grad.double(), expected_grad, 2e-6)
     assert_close(alone.double(), expected, 2e-6)
-
-
-def in_blocks(linearize):
-    return any(isinstance(step, Blocks) for step in linearize.forward_alone)
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_outputs_alone_in_single_precision(seed):
     torch.manual_seed(seed)
     network, shape = random_network(np.random.default_rng(seed))
-    linearize = pullback(to_torch(deepcopy(network).float()))
+    evaluate = logits_and_vjp(to_torch(deepcopy(network).float()))
     for n_rows in (1, 5):
         for z in (
             torch.randn(n_rows, *shape),
@@ -405,30 +407,10 @@ def test_outputs_alone_in_single_precision(seed):
             torch.randn(1, *shape).expand(n_rows, *shape),
         ):
             before = z.clone()
-            actual, expected = linearize.logits(z), network(z.double())
+            actual, expected = evaluate.logits(z), network(z.double())
             assert_close(actual.double(), expected, 1e-5)
             assert torch.equal(z, before)
-            assert torch.equal(actual, linearize.logits(z))
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
-def test_where_outputs_alone_are_computed_in_blocks():
-    first, second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 20, 5, 2)
-
-    def computed_in_blocks(*layers):
-        return in_blocks(pullback(to_torch(convolutional(*layers))))
-
-    assert computed_in_blocks(first, nn.ReLU(), second)
-    assert computed_in_blocks(
-        first, trained(nn.BatchNorm2d(8)), nn.MaxPool2d(2), nn.Identity(), second, nn.Tanh()
-    )
-    assert not computed_in_blocks(first, nn.ReLU())
-    assert not computed_in_blocks(first, nn.Tanh(), second)
-    assert computed_in_blocks(first, nn.AvgPool2d(2), second)
-    assert not computed_in_blocks(first, nn.AvgPool2d(2, divisor_override=3), second)
-    assert not computed_in_blocks(first, nn.AvgPool2d(2, ceil_mode=True), second)
-    assert not computed_in_blocks(first, nn.MaxPool2d(2, dilation=2), nn.Conv2d(8, 4, 2))
-    assert not in_blocks(pullback(to_torch(convolutional(first, second).double())))
+            assert torch.equal(actual, evaluate.logits(z))
 
 
 @pytest.mark.usefixtures("formats")
@@ -442,11 +424,11 @@ def test_pooling_with_ties(rectified):
         first.weight.copy_(torch.randint(-1, 2, first.weight.shape))
         first.bias.copy_(torch.randint(-1, 2, first.bias.shape))
     z = torch.randint(-1, 2, (6, 2, 12, 12)).double()
-    logits, pull = pullback(to_torch(module))(z)
-    direction = torch.randn_like(logits)
-    expected, expected_grad = by_autograd(module, z, direction)
+    logits, vjp = logits_and_vjp(to_torch(module))(z)
+    grad_logits = torch.randn_like(logits)
+    expected, expected_grad = by_autograd(module, z, grad_logits)
     assert_close(logits, expected, 1e-14)
-    assert_close(pull(direction), expected_grad, 1e-14)
+    assert_close(vjp(grad_logits), expected_grad, 1e-14)
 
 
 LAYOUTS = {
@@ -461,47 +443,40 @@ LAYOUTS = {
 @pytest.mark.parametrize("module", ["max pooling", "fold", "average pooling", "module"])
 def test_layout_of_the_input_makes_no_difference(layout, module):
     module = (CONVOLUTIONAL | OTHER_CONVOLUTIONAL)[module]().double()
-    linearize = pullback(to_torch(module))
+    evaluate = logits_and_vjp(to_torch(module))
     z = LAYOUTS[layout](torch.randn(4, *IMAGE, dtype=torch.float64))
-    direction = torch.randn(4, N_CLASSES, dtype=torch.float64)
+    grad_logits = torch.randn(4, N_CLASSES, dtype=torch.float64)
     before, strides = z.clone(), z.stride()
-    logits, pull = linearize(z)
-    expected, expected_grad = by_autograd(module, z.contiguous(), direction)
+    logits, vjp = evaluate(z)
+    expected, expected_grad = by_autograd(module, z.contiguous(), grad_logits)
     assert_close(logits, expected, 1e-14)
-    assert_close(pull(direction), expected_grad, 1e-14)
+    assert_close(vjp(grad_logits), expected_grad, 1e-14)
     assert torch.equal(z, before)
     assert z.stride() == strides
 
 
-@pytest.mark.parametrize("blocks", [True, False])
-def test_rows_do_not_depend_on_the_batch(monkeypatch, blocks):
-    if not blocks:
-        monkeypatch.setattr(_memory_format, "_WORTH_BLOCKS", 1_000)
+def test_rows_do_not_depend_on_the_batch():
     module = CONVOLUTIONAL["max pooling"]()
-    z, direction = torch.randn(50, *IMAGE), torch.randn(50, N_CLASSES)
-    whole, pull = pullback(to_torch(module))(z)
-    grad = pull(direction)
-    monkeypatch.setattr(_memory_format, "_VALUES_A_PIECE", 4000)  # 5 rows
-    linearize = pullback(to_torch(module))
+    z, grad_logits = torch.randn(50, *IMAGE), torch.randn(50, N_CLASSES)
+    evaluate = logits_and_vjp(to_torch(module))
+    whole, vjp = evaluate(z)
+    grad = vjp(grad_logits)
     for rows in (slice(1), slice(3, 20), slice(None)):
-        logits, pull = linearize(z[rows])
+        logits, vjp = evaluate(z[rows])
         assert_close(logits, whole[rows], 1e-6)
-        assert_close(pull(direction[rows]), grad[rows], 1e-6)
-        alone = linearize.logits(z[rows])
-        assert_close(alone, whole[rows], 1e-6)
-        # In the same memory format the bits are the same.
-        assert blocks or torch.equal(alone, logits)
+        assert_close(vjp(grad_logits[rows]), grad[rows], 1e-6)
+        assert torch.equal(evaluate.logits(z[rows]), logits)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_no_rows(name):
     module = CONVOLUTIONAL[name]()
     shape = image_shape(module)
-    linearize = pullback(to_torch(module))
-    logits, pull = linearize(torch.zeros(0, *shape))
+    evaluate = logits_and_vjp(to_torch(module))
+    logits, vjp = evaluate(torch.zeros(0, *shape))
     assert logits.shape == (0, N_CLASSES)
-    assert pull(logits).shape == (0, *shape)
-    assert linearize.logits(torch.zeros(0, *shape)).shape == (0, N_CLASSES)
+    assert vjp(logits).shape == (0, *shape)
+    assert evaluate.logits(torch.zeros(0, *shape)).shape == (0, N_CLASSES)
 
 
 def state(module):
@@ -513,30 +488,30 @@ def state(module):
 def test_module_stays_as_it_was(name):
     module = (CONVOLUTIONAL | OTHER_CONVOLUTIONAL)[name]()
     before = state(module)
-    linearize = pullback(to_torch(module))
-    logits, pull = linearize(torch.randn(4, *IMAGE))
-    pull(torch.ones_like(logits))
-    linearize.logits(torch.randn(4, *IMAGE))
+    evaluate = logits_and_vjp(to_torch(module))
+    logits, vjp = evaluate(torch.randn(4, *IMAGE))
+    vjp(torch.ones_like(logits))
+    evaluate.logits(torch.randn(4, *IMAGE))
     assert state(module) == before
 
 
 @pytest.mark.parametrize("name", ["relu", "max pooling", "fold", "batch normalization", "module"])
 def test_nothing_is_kept(name):
     everything = LAYERWISE | CONVOLUTIONAL | OTHER_CONVOLUTIONAL
-    linearize = pullback(to_torch(everything[name]()))
+    evaluate = logits_and_vjp(to_torch(everything[name]()))
     z = torch.from_numpy(X).float() if name == "relu" else torch.randn(4, *IMAGE)
 
     def n_tensors():
         return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
 
     def run():
-        logits, pull = linearize(z)
-        pull(torch.ones_like(logits))
-        linearize.logits(z)
+        logits, vjp = evaluate(z)
+        vjp(torch.ones_like(logits))
+        evaluate.logits(z)
 
     run()
     gc.collect()
-    gc.disable()  # so that a cycle would be seen
+    gc.disable()  # so that reference cycles are noticed
     try:
         before = n_tensors()
         run()
@@ -548,21 +523,21 @@ def test_nothing_is_kept(name):
 @pytest.mark.parametrize("name", ["relu", "max pooling", "fold", "batch normalization", "module"])
 def test_a_new_one_has_the_new_weights(name):
     module = (LAYERWISE | CONVOLUTIONAL | OTHER_CONVOLUTIONAL)[name]()
-    linearize = pullback(to_torch(module))
+    evaluate = logits_and_vjp(to_torch(module))
     z = torch.from_numpy(X).float() if name == "relu" else torch.randn(4, *IMAGE)
-    before, pull = linearize(z)
-    direction = torch.randn_like(before)
-    pull(direction)
+    before, vjp = evaluate(z)
+    grad_logits = torch.randn_like(before)
+    vjp(grad_logits)
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_floating_point():
-            tensor.data.mul_(1.5)  # which torch does not count as a change
-    linearize = pullback(to_torch(module))
-    after, pull = linearize(z)
-    expected, expected_grad = by_autograd(module, z, direction)
+            tensor.data.mul_(1.5)  # does not change the version counter of torch
+    evaluate = logits_and_vjp(to_torch(module))
+    after, vjp = evaluate(z)
+    expected, expected_grad = by_autograd(module, z, grad_logits)
     assert not torch.allclose(before, after)
     assert_close(after, expected, 1e-5)
-    assert_close(pull(direction), expected_grad, 1e-5)
-    assert_close(linearize.logits(z), expected, 1e-5)
+    assert_close(vjp(grad_logits), expected_grad, 1e-5)
+    assert_close(evaluate.logits(z), expected, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["max pooling", "batch normalization", "dropout", "module"])
@@ -571,10 +546,10 @@ def test_format_of_training(name):
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     values = [layer.weight.detach().clone() for layer in layers]
     one_dnn = torch.backends.mkldnn.is_available()
-    with training_format(to_torch(module)):
+    with training_memory_format(to_torch(module)):
         for layer in layers:
             wanted = one_dnn and name != "module"
-            # Strides, as is_contiguous holds for both where there is one channel.
+            # With one channel, is_contiguous is true for both formats; the strides differ.
             assert (layer.weight.stride(1) == 1 and layer.weight.stride(3) != 1) == wanted
         assert module.training
     for layer, value in zip(layers, values, strict=True):
@@ -594,27 +569,75 @@ def test_images_as_rows_and_preprocessed():
         random_state=0,
     ).fit(rows, labels)
     view = to_torch(clf)
-    linearize = pullback(view)
-    assert not through_autograd(linearize)
-    assert sum(isinstance(step, Convolution) for step in linearize.chain) == 2
+    evaluate = logits_and_vjp(view)
+    assert not through_autograd(evaluate)
+    assert sum(isinstance(op, ConvolutionOp) for op in evaluate.ops) == 2
     z = torch.from_numpy(rows)
-    logits, pull = linearize(z)
-    direction = torch.randn_like(logits)
-    expected, expected_grad = by_autograd(view, z, direction)
+    logits, vjp = evaluate(z)
+    grad_logits = torch.randn_like(logits)
+    expected, expected_grad = by_autograd(view, z, grad_logits)
     assert_close(logits, expected, 1e-5)
-    assert_close(pull(direction), expected_grad, 1e-5)
-    assert pull(direction).dtype == torch.float64
+    assert_close(vjp(grad_logits), expected_grad, 1e-5)
+    assert vjp(grad_logits).dtype == torch.float64
 
 
 def test_error_of_the_module_is_raised():
-    linearize = pullback(to_torch(Flattening()))
+    evaluate = logits_and_vjp(to_torch(Flattening()))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        linearize(torch.randn(2, 3, 13, 13))
+        evaluate(torch.randn(2, 3, 13, 13))
 
 
 def test_parameters_get_no_gradients():
     module = sequential(nn.ReLU())
-    logits, pull = pullback(to_torch(module))(torch.from_numpy(X).float())
-    pull(torch.ones_like(logits))
+    logits, vjp = logits_and_vjp(to_torch(module))(torch.from_numpy(X).float())
+    vjp(torch.ones_like(logits))
     assert all(parameter.grad is None for parameter in module.parameters())
     assert np.all([parameter.requires_grad for parameter in module.parameters()])
+
+
+def kinds(ops):
+    return [type(op).__name__ for op in ops]
+
+
+def test_layer_ops():
+    known = convolutional(nn.Conv2d(3, 8, 3), trained(nn.BatchNorm2d(8)), nn.ReLU())
+    expected = ["CastOp", "ConvolutionOp", "BatchNormOp", "ReLUOp", "FlattenOp", "LinearOp"]
+    assert kinds(layer_ops(to_torch(known))) == expected
+    assert layer_ops(to_torch(Wrapped(known))) is None
+
+
+@pytest.mark.usefixtures("formats")
+@pytest.mark.parametrize("formats", ["channels last"], indirect=True)
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_fusions():
+    norms = [trained(nn.BatchNorm2d(32)) for _ in range(2)]
+    module = convolutional(nn.Conv2d(3, 32, 3), *norms, nn.ReLU(), nn.MaxPool2d(2))
+    ops = logits_and_vjp(to_torch(module)).ops
+    expected = ["CastOp", "FoldedConvolutionOp", "MaxPoolOp", "ReLUOp", "ChannelsLastLinearOp"]
+    assert kinds(ops) == expected
+    assert ops[3].in_place
+
+
+@pytest.mark.parametrize(
+    ("layers", "in_place"),
+    [
+        ([nn.Linear(6, 8), nn.ReLU()], [True]),
+        ([nn.ReLU(), nn.Linear(6, 8)], [False]),  # the input belongs to the caller
+        ([nn.Linear(6, 8), nn.Tanh(), nn.ReLU()], [False]),  # tanh needs its output
+        ([nn.Linear(6, 8), nn.ReLU(), nn.ReLU()], [False, False]),
+        ([nn.Linear(6, 8), nn.Unflatten(1, (2, 4)), nn.ReLU(), nn.Flatten()], [True]),
+    ],
+)
+def test_where_relu_is_in_place(layers, in_place):
+    module = nn.Sequential(*layers, nn.Linear(8, N_CLASSES))
+    ops = logits_and_vjp(to_torch(module)).ops
+    assert [op.in_place for op in ops if isinstance(op, ReLUOp)] == in_place
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_cudnn_sums_in_one_order(monkeypatch, before):
+    # The effect needs a GPU; that the setting is on inside and restored outside does not.
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
+    with deterministic_convolutions():
+        assert torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.deterministic == before

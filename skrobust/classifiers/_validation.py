@@ -1,4 +1,4 @@
-"""How robust a model is while it is trained."""
+"""Robust accuracy on held-out data during training."""
 
 import numpy as np
 import torch
@@ -10,12 +10,32 @@ from ..attacks._search import Search
 from ..utils._batching import batch_slices, resolve_batch_size
 from ..utils._random import RowNoise
 
-# As many as training usually makes: it is run after every epoch.
+# The default of AdversarialTraining. More steps would be slow, as this runs after every epoch.
 _N_STEPS = 10
 
 
 def evaluate_robustness(view, data, threat, seed):
-    """Clean accuracy, robust accuracy, and the mean margin that is left, on held-out data."""
+    """Return clean accuracy, robust accuracy and the mean margin under attack.
+
+    Parameters
+    ----------
+    view : torch.nn.Module
+        Differentiable view of the classifier.
+
+    data : TensorData
+        Held-out samples; their weights are used.
+
+    threat : ThreatModel
+        Threat model of the classifier, at the full ``eps``.
+
+    seed : int
+        Seed of the random starts.
+
+    Returns
+    -------
+    accuracy, robust_accuracy, margin : float
+        The margin is the difference between the logit of the label and the largest other logit.
+    """
     counts = np.zeros(3)
     n_rows = resolve_batch_size("auto", data.x.shape[1:])
     model = Gradients(view)

@@ -21,9 +21,9 @@ def fit_preprocessor(preprocessor, X, y, sample_weight):
     """Fit a copy of the preprocessor, with the sample weights if its ``fit`` takes them."""
     if preprocessor is None:
         return None
-    fitted = clone(preprocessor)
+    fitted, kept = clone(preprocessor), sample_weight > 0
     weighted = has_fit_parameter(fitted, "sample_weight")
-    fitted.fit(X, y, **({"sample_weight": sample_weight} if weighted else {}))
+    fitted.fit(X[kept], y[kept], **({"sample_weight": sample_weight[kept]} if weighted else {}))
     return fitted
 
 

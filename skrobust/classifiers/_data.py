@@ -59,7 +59,7 @@ def prepare_samples(classifier, X, y, sample_weight, *, options, seed, partial):
         Labels.
 
     sample_weight : ndarray of shape (n_samples,)
-        Positive weights.
+        Weights.
 
     options : dict
         Dtype and device of the inputs.
@@ -80,13 +80,13 @@ def prepare_samples(classifier, X, y, sample_weight, *, options, seed, partial):
     """
     y = np.searchsorted(classifier.classes_, y)
     rows, weights = deduplicate_samples(X, y, sample_weight)
-    X, y = X[rows], y[rows]
+    y = y[rows]
     factors = class_factors(classifier.class_weight, classifier.classes_, y, weights)
     weights = weights * factors[y]
 
     def tensors(part):
         return TensorData(
-            torch.as_tensor(X[part], **options),
+            torch.as_tensor(X[rows[part]], **options),
             torch.as_tensor(y[part], device=options["device"]),
             torch.as_tensor(
                 weights[part] / weights[part].mean(),
@@ -102,10 +102,10 @@ def prepare_samples(classifier, X, y, sample_weight, *, options, seed, partial):
 
 
 def deduplicate_samples(X, y, sample_weight):
-    """Merge equal samples, and sort the samples by a hash.
+    """Merge equal samples, drop samples with weight 0, and sort the rest by a hash.
 
     Training on the result does not depend on the order of the samples, nor on whether a sample
-    comes twice or once with weight 2.
+    occurs twice or once with weight 2.
 
     Parameters
     ----------
@@ -126,9 +126,11 @@ def deduplicate_samples(X, y, sample_weight):
     weights : ndarray of shape (n_distinct,)
         Total weight of each group.
     """
-    keys = hash_rows(torch.from_numpy(np.ascontiguousarray(X))).numpy()
-    rows = np.lexsort((y, keys))
-    keys, flat = keys[rows], X.reshape(len(X), -1)
+    rows = np.flatnonzero(sample_weight > 0)
+    keys = hash_rows(torch.from_numpy(np.ascontiguousarray(X[rows]))).numpy()
+    order = np.lexsort((y[rows], keys))
+    rows, keys = rows[order], keys[order]
+    flat = X.reshape(len(X), -1)
     same = (keys[1:] == keys[:-1]) & (y[rows[1:]] == y[rows[:-1]])
     # Different samples can have equal hashes: compare the values, too.
     candidates = np.flatnonzero(same)

@@ -60,7 +60,7 @@ def train(classifier, X, y, sample_weight, *, resume, partial=False):
         Checked labels.
 
     sample_weight : ndarray of shape (n_samples,)
-        Checked weights.
+        Checked weights. Samples with weight 0 are left out of the training.
 
     resume : bool
         Whether to continue from the present weights. Otherwise a new preprocessor and a new net
@@ -78,8 +78,6 @@ def train(classifier, X, y, sample_weight, *, resume, partial=False):
     if resume:
         # Otherwise an integer random_state would give every call the same random numbers.
         seed += len(classifier.history_)
-    counts = sample_weight > 0
-    X, y, sample_weight = X[counts], y[counts], sample_weight[counts]
     with isolated_rng(seed, device):
         module = classifier.module_ if resume else _build(classifier, X, y, sample_weight, device)
         view = classifier._make_view(module)

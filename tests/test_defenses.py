@@ -1,16 +1,22 @@
-"""The contract of every defense, and what each of them computes."""
+"""Defenses: one registry for the contract that all of them keep, and tests of each loss."""
+
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm as normal
 from sklearn.base import clone
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from skrobust import defenses
+from skrobust import RobustClassifier, defenses
 from skrobust.defenses import (
     MACER,
     TRADES,
@@ -19,42 +25,87 @@ from skrobust.defenses import (
     Consistency,
     GaussianAugmentation,
     InputGradientRegularization,
+    NoiseAugmentation,
     SmoothAdv,
     Stability,
     StandardTraining,
 )
 from skrobust.defenses._smooth_adv import SmoothedCrossEntropy
+from skrobust.smoothing import UniformNoise
 from skrobust.threat import ThreatModel
 from skrobust.utils._random import make_generator
 
+
+@dataclass
+class Row:
+    """A defense of the registry: all that the common tests need.
+
+    Attributes
+    ----------
+    defense : BaseDefense
+        For inputs with 5 features.
+
+    is_random : bool
+        Whether the loss depends on the generator.
+
+    for_images : BaseDefense or None
+        For images of shape (3, 2, 2); None means the same as ``defense``.
+
+    invalid : sequence of dict
+        Parameter values that must be refused.
+    """
+
+    defense: BaseDefense
+    is_random: bool = True
+    for_images: BaseDefense | None = None
+    invalid: Sequence[dict] = ()
+
+
+# A new defense gets a row here, and all common tests run on it.
 DEFENSES = {
-    "standard": StandardTraining(),
-    "noise": GaussianAugmentation(0.3),
-    "noise per feature": GaussianAugmentation([0.1, 0.2, 0.3, 0.4, 0.5]),
-    "adversarial": AdversarialTraining(n_steps=4),
-    "adversarial from the input": AdversarialTraining(n_steps=3, random_start=False),
-    "adversarial step size": AdversarialTraining(n_steps=3, step_size=0.05),
-    "TRADES": TRADES(n_steps=4),
-    "gradient": InputGradientRegularization(2.0),
-    "SmoothAdv": SmoothAdv(0.3),
-    "SmoothAdv step size": SmoothAdv(0.3, n_noise=3, n_steps=2, step_size=0.05),
-    "MACER": MACER(0.3),
-    "consistency": Consistency(0.3),
-    "stability": Stability(0.3),
-}
-RANDOM = {
-    "noise",
-    "noise per feature",
-    "adversarial",
-    "adversarial step size",
-    "TRADES",
-    "SmoothAdv",
-    "SmoothAdv step size",
-    "MACER",
-    "consistency",
-    "stability",
+    "standard": Row(StandardTraining(), is_random=False),
+    "noise": Row(GaussianAugmentation(0.3), invalid=[{"sigma": -0.1}]),
+    "noise per feature": Row(
+        GaussianAugmentation([0.1, 0.2, 0.3, 0.4, 0.5]),
+        for_images=GaussianAugmentation(np.linspace(0, 1, 12).reshape(3, 2, 2)),
+    ),
+    "uniform noise": Row(
+        NoiseAugmentation(UniformNoise().fit(np.zeros((1, 5)), sigma=0.3)),
+        invalid=[{"noise": "uniform"}, {"noise": None}],
+    ),
+    "adversarial": Row(
+        AdversarialTraining(n_steps=4),
+        invalid=[{"n_steps": 0}, {"step_size": 0}, {"random_start": 2}],
+    ),
+    "adversarial from the input": Row(
+        AdversarialTraining(n_steps=3, random_start=False), is_random=False
+    ),
+    "adversarial step size": Row(AdversarialTraining(n_steps=3, step_size=0.05)),
+    "TRADES": Row(TRADES(n_steps=4), invalid=[{"beta": -1}, {"n_steps": 0}, {"step_size": 0}]),
+    "gradient": Row(InputGradientRegularization(2.0), is_random=False, invalid=[{"weight": "1"}]),
+    "SmoothAdv": Row(
+        SmoothAdv(0.3),
+        invalid=[{"sigma": -0.1}, {"n_noise": 0}, {"n_steps": 0}, {"step_size": 0}],
+    ),
+    "SmoothAdv step size": Row(SmoothAdv(0.3, n_noise=3, n_steps=2, step_size=0.05)),
+    "MACER": Row(
+        MACER(0.3),
+        invalid=[
+            {"sigma": -0.1},
+            {"n_noise": 0},
+            {"weight": -1},
+            {"gamma": -1},
+            {"inverse_temperature": 0},
+        ],
+    ),
+    "consistency": Row(
+        Consistency(0.3),
+        invalid=[{"sigma": -0.1}, {"weight": -1}, {"entropy_weight": -1}, {"n_noise": 1}],
+    ),
+    "stability": Row(Stability(0.3), invalid=[{"sigma": -0.1}, {"weight": -1}]),
 }
 every_defense = pytest.mark.parametrize("name", DEFENSES)
+WITH_SIGMA = [name for name, row in DEFENSES.items() if "sigma" in row.defense.get_params()]
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 DUALS = {"linf": 1, "l2": 2, "l1": np.inf}
 every_norm = pytest.mark.parametrize("norm", ORDERS)
@@ -91,9 +142,20 @@ def loss_of(defense, model, x, y, threat=None, seed=0):
         return defense.loss(model, x, y, threat or ThreatModel(0.1), make_generator(seed))
 
 
-def test_all_defenses_are_here():
+def test_every_public_defense_is_in_the_registry():
     public = {getattr(defenses, name) for name in defenses.__all__} - {BaseDefense}
-    assert {type(defense) for defense in DEFENSES.values()} == public
+    assert {type(row.defense) for row in DEFENSES.values()} == public
+
+
+def test_every_public_defense_is_in_the_docs():
+    api = Path(__file__).parents[1] / "docs" / "api.rst"
+    if not api.exists():
+        pytest.skip("the docs are in the repository only")
+    table = re.search(
+        r"module:: skrobust\.defenses\n+\.\. autosummary::\n +:toctree:.*\n\n((?: +\w+\n)+)",
+        api.read_text(encoding="utf-8"),
+    )
+    assert sorted(table.group(1).split()) == sorted(defenses.__all__)
 
 
 @every_norm
@@ -105,7 +167,7 @@ def test_contract(name, n_classes, norm):
     modes = [m.training for m in model.modules()]
     x_before, y_before = x.clone(), y.clone()
     threat = ThreatModel(0.2, norm, (0, 1), [True, True, False, True, True])
-    losses, logits = loss_of(DEFENSES[name], model, x, y, threat)
+    losses, logits = loss_of(DEFENSES[name].defense, model, x, y, threat)
     assert losses.shape == (32,)
     assert logits.shape == (32, n_classes)
     assert losses.isfinite().all()
@@ -130,24 +192,24 @@ def test_the_generator_decides(name):
     model, (x, y) = make_smooth_model(), make_batch()
     with torch.no_grad():
         model[0].weight.mul_(10)  # so curved that not all starts end in one corner
-    first, second, other = (loss_of(DEFENSES[name], model, x, y, seed=s)[0] for s in (0, 0, 1))
+    first, second, other = (
+        loss_of(DEFENSES[name].defense, model, x, y, seed=s)[0] for s in (0, 0, 1)
+    )
     assert torch.equal(first, second)
-    assert torch.equal(first, other) == (name not in RANDOM)
+    assert torch.equal(first, other) == (not DEFENSES[name].is_random)
 
 
 @every_defense
 def test_global_random_state_is_left_alone(name):
     model, (x, y) = make_smooth_model(), make_batch()
     before = torch.get_rng_state()
-    DEFENSES[name].loss(model, x, y, ThreatModel(0.1), make_generator(0))
+    DEFENSES[name].defense.loss(model, x, y, ThreatModel(0.1), make_generator(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @every_defense
 def test_images(name):
-    defense = DEFENSES[name]
-    if name == "noise per feature":
-        defense = GaussianAugmentation(np.linspace(0, 1, 12).reshape(3, 2, 2))
+    defense = DEFENSES[name].for_images or DEFENSES[name].defense
     x = torch.rand(7, 3, 2, 2, generator=make_generator(0))
     model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(4, 3))
     threat = ThreatModel(np.full((3, 2, 2), 0.1), "l2", (0, 1))
@@ -160,37 +222,46 @@ def test_images(name):
 def test_one_pass_in_training_mode(name):
     """What happens to the statistics of a batch happens once."""
     model, (x, y) = make_model(), make_batch()
-    loss_of(DEFENSES[name], model, x, y)
+    loss_of(DEFENSES[name].defense, model, x, y)
     assert model[1].num_batches_tracked == 1
 
 
-def test_parameters_of_defenses_are_checked():
-    for wrong in (
-        AdversarialTraining(n_steps=0),
-        AdversarialTraining(step_size=0),
-        TRADES(beta=-1),
-        GaussianAugmentation(-0.1),
-        InputGradientRegularization("1"),
-        SmoothAdv(-0.1),
-        SmoothAdv(n_noise=0),
-        SmoothAdv(n_steps=0),
-        SmoothAdv(step_size=0),
-        MACER(-0.1),
-        MACER(n_noise=0),
-        MACER(weight=-1),
-        MACER(gamma=-1),
-        MACER(inverse_temperature=0),
-        Consistency(-0.1),
-        Consistency(weight=-1),
-        Consistency(entropy_weight=-1),
-        Consistency(n_noise=1),
-        Stability(-0.1),
-        Stability(weight=-1),
-    ):
+@every_defense
+def test_parameters_are_checked(name):
+    defense = DEFENSES[name].defense
+    clone(defense)._validate_params()
+    for parameters in DEFENSES[name].invalid:
+        wrong = clone(defense).set_params(**parameters)
         with pytest.raises(ValueError, match=f"parameter of {type(wrong).__name__} must be"):
             wrong._validate_params()
-    for defense in DEFENSES.values():
-        clone(defense)._validate_params()
+
+
+@pytest.mark.parametrize("name", WITH_SIGMA)
+def test_a_wrong_number_of_sigmas(name):
+    defense = clone(DEFENSES[name].defense).set_params(sigma=[0.1, 0.2])
+    with pytest.raises(ValueError, match="sigma has 2 values, but X has 5 features"):
+        loss_of(defense, make_smooth_model(), *make_batch())
+
+
+@every_defense
+def test_clone_pickle_repr(name):
+    defense, model, (x, y) = DEFENSES[name].defense, make_smooth_model(), make_batch()
+    losses = loss_of(defense, model, x, y)[0]
+    for copied in (clone(defense), pickle.loads(pickle.dumps(defense))):
+        assert copied is not defense
+        assert repr(copied) == repr(defense)
+        assert torch.equal(loss_of(copied, model, x, y)[0], losses)
+
+
+@every_defense
+def test_training(name):
+    x, y = make_batch()
+    classifier = RobustClassifier(
+        defense=DEFENSES[name].defense, module__hidden=(4,), max_epochs=2, random_state=0
+    ).fit(x.numpy(), y.numpy())
+    assert np.isfinite(classifier.history_[:, "train_loss"]).all()
+    again = clone(classifier).fit(x.numpy(), y.numpy())
+    assert_array_equal(again.decision_function(x), classifier.decision_function(x))
 
 
 def test_base_defense_is_abstract():
@@ -262,7 +333,7 @@ def test_attacks_stay_in_the_threat_model(name, norm):
     threat = ThreatModel(0.3, norm, (0.0, 1.0), mask)
     seen = []
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
-    loss_of(DEFENSES[name], model, x, y, threat)
+    loss_of(DEFENSES[name].defense, model, x, y, threat)
     for z in torch.cat(seen).split(32):
         assert z.min() >= -1e-6
         assert z.max() <= 1 + 1e-6
@@ -402,10 +473,16 @@ def test_gaussian_augmentation_without_noise_is_standard():
     assert torch.equal(losses, loss_of(StandardTraining(), model, x, y)[0])
 
 
-def test_gaussian_augmentation_with_a_wrong_number_of_sigmas():
-    model, (x, y) = make_smooth_model(), make_batch()
-    with pytest.raises(ValueError, match="sigma has 2 values, but X has 5 features"):
-        loss_of(GaussianAugmentation([0.1, 0.2]), model, x, y)
+def test_noise_augmentation_is_cross_entropy_at_noisy_inputs():
+    model, (x, y) = make_smooth_model(), make_batch(n_samples=5000)
+    seen = inputs_of_model(model)
+    noise = UniformNoise().fit(np.zeros((1, 5)), sigma=0.3, scale=np.arange(5.0))
+    losses, logits = loss_of(NoiseAugmentation(noise), model, x, y)
+    assert_allclose(losses.detach(), cross_entropy(logits, y, reduction="none").detach())
+    added = (seen[0] - x).numpy()
+    half_width = 0.3 * np.sqrt(3) * np.arange(5)
+    assert (np.abs(added) <= half_width + 1e-6).all()
+    assert_allclose(np.abs(added).max(axis=0), half_width, rtol=0.01)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -463,13 +540,6 @@ def test_noisy_copies(name, sigma):
     expected = torch.cat([x[None], noisy]) if name == "stability" else noisy
     assert_allclose(seen[-1], expected.flatten(0, 1), rtol=1e-14)
     assert_allclose(logits.detach(), model(noisy[0]).detach(), rtol=1e-10)
-
-
-@every_smoothing
-def test_a_wrong_number_of_sigmas_for_smoothing(name):
-    defense = clone(SMOOTHING[name]).set_params(sigma=[0.1, 0.2])
-    with pytest.raises(ValueError, match="sigma has 2 values, but X has 5 features"):
-        loss_of(defense, make_smooth_model(), *make_batch())
 
 
 @every_sigma
@@ -587,7 +657,7 @@ class Keeps(nn.Module):
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 @pytest.mark.parametrize("scale", [0.1, 3.0, 10.0])
-def test_direction_of_smooth_adv_is_the_gradient(scale, n_classes):
+def test_grad_logits_of_smooth_adv_is_the_gradient(scale, n_classes):
     generator = make_generator(0)
     n_copies, n = 4, 50
     shape = (n_copies * n, n_classes)
@@ -597,7 +667,7 @@ def test_direction_of_smooth_adv_is_the_gradient(scale, n_classes):
     p = logits.softmax(1).view(n_copies, n, n_classes)
     value = -p.mean(0).gather(1, y[:, None]).log()
     (grad,) = torch.autograd.grad(value.sum(), logits)
-    direction = SmoothedCrossEntropy(y.repeat(n_copies), n_copies).direction(logits.detach())
+    direction = SmoothedCrossEntropy(y.repeat(n_copies), n_copies).grad_logits(logits.detach())
     # The same for all copies of a sample up to one positive factor.
     grad, direction = (
         g.view(n_copies, n, -1).transpose(0, 1).flatten(1) for g in (grad, direction)
@@ -606,14 +676,14 @@ def test_direction_of_smooth_adv_is_the_gradient(scale, n_classes):
     assert_allclose(direction, grad, rtol=1e-6, atol=1e-8)
 
 
-def test_direction_of_smooth_adv_does_not_vanish():
+def test_grad_logits_of_smooth_adv_does_not_vanish():
     """Where autograd's gradient is zero or NaN: all copies are sure, one less than the other."""
     for sign in (1, -1):
         logits = sign * torch.tensor([[200.0, -200.0], [150.0, -150.0]])
-        direction = SmoothedCrossEntropy(torch.tensor([0, 0]), 2).direction(logits)
+        direction = SmoothedCrossEntropy(torch.tensor([0, 0]), 2).grad_logits(logits)
         assert_allclose(direction, [[0, 0], [-1, 1]], atol=1e-30)
     logits = torch.tensor([[200.0, -200.0], [200.0, -200.0]])
-    direction = SmoothedCrossEntropy(torch.tensor([0, 0]), 2).direction(logits)
+    direction = SmoothedCrossEntropy(torch.tensor([0, 0]), 2).grad_logits(logits)
     assert_allclose(direction, [[-0.5, 0.5], [-0.5, 0.5]])
 
 

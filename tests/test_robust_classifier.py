@@ -35,6 +35,8 @@ from skrobust.defenses import (
     BaseDefense,
     GaussianAugmentation,
     InputGradientRegularization,
+    NoiseAugmentation,
+    SmoothAdv,
     StandardTraining,
 )
 from skrobust.exceptions import NotDifferentiableError
@@ -1208,6 +1210,55 @@ def test_own_defense():
     # With all of the weight spread over both classes nothing is left to learn.
     blunt = clone(sharp).set_params(defense__amount=1.0).fit(X, y)
     assert blunt.predict_proba(X).max() < 0.6
+
+
+# ------------------------------------------------------------------------------------------------
+# Preparation for randomised smoothing
+
+
+class NormalNoise:
+    """Stands for a fitted noise distribution."""
+
+    normal_std: object = 0.3
+
+    def sampler(self, dtype, device):
+        return lambda out, x, start, generator: out.copy_(x)
+
+
+class OtherNoise(NormalNoise):
+    normal_std = None
+
+
+def test_fit_under_noise_sets_the_default_defense():
+    classifier = make_classifier()
+    assert classifier.__fit_under_noise__(NormalNoise()) is None
+    assert isinstance(classifier.defense, GaussianAugmentation)
+    assert classifier.defense.sigma == 0.3
+    classifier, noise = make_classifier(), OtherNoise()
+    assert classifier.__fit_under_noise__(noise) is None
+    assert isinstance(classifier.defense, NoiseAugmentation)
+    assert classifier.defense.noise is noise
+    assert not hasattr(classifier, "classes_")
+    # Noise that changes nothing is standard training.
+    X, y = make_data()
+    assert same(classifier.fit(X, y), make_classifier(defense=StandardTraining()).fit(X, y))
+
+
+def test_fit_under_noise_sets_the_sigma_of_a_defense():
+    noise = NormalNoise()
+    noise.normal_std = np.array([0.1, 0.2, 0.3, 0.4])
+    classifier = make_classifier(defense=SmoothAdv(n_noise=3))
+    classifier.__fit_under_noise__(noise)
+    assert isinstance(classifier.defense, SmoothAdv)
+    assert classifier.defense.n_noise == 3
+    assert_array_equal(classifier.defense.sigma, noise.normal_std)
+    classifier.__fit_under_noise__(OtherNoise())
+    assert_array_equal(classifier.defense.sigma, noise.normal_std)
+    defense = TRADES()
+    classifier = make_classifier(defense=defense)
+    classifier.__fit_under_noise__(noise)
+    assert classifier.defense is defense
+    assert repr(defense) == "TRADES()"
 
 
 # ------------------------------------------------------------------------------------------------

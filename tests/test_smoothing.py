@@ -33,6 +33,7 @@ from skrobust.defenses import (
     AdversarialTraining,
     Consistency,
     GaussianAugmentation,
+    NoiseAugmentation,
     SmoothAdv,
     Stability,
 )
@@ -45,7 +46,6 @@ from skrobust.smoothing import (
     SplittingNoise,
     UniformNoise,
 )
-from skrobust.smoothing._augmentation import NoiseAugmentation
 
 
 def make_data(n_classes=2, n_samples=60, n_features=4):

@@ -1,4 +1,4 @@
-"""Predictions that do not depend on the other rows of a batch, or on the processor."""
+"""Predictions that do not depend on the batch or on the processor."""
 
 from copy import deepcopy
 
@@ -11,20 +11,22 @@ from ..utils._torch import evaluation_mode
 
 
 def precise(module):
-    """Return a copy of a float32 module in float64 where that costs little, else the module.
+    """Convert a float32 module to float64 for predictions, where this costs little time.
 
-    In float32, the last bits of a row depend on the number of rows, and on some processors even on
-    its position among them. They do in float64, too, but hardly ever after rounding to float32.
-    Only modules of known layers without convolutions are converted: float64 costs little there.
+    In float32 the last bits of a row's logits depend on the number of rows in the batch, and on
+    some processors on the position of the row. Logits that are computed in float64 and rounded to
+    float32 almost never differ. Convolutions would be slow in float64, so the conversion is limited
+    to modules without convolutions whose layers are all known.
 
     Parameters
     ----------
     module : torch.nn.Module
+        Trained module.
 
     Returns
     -------
     module : torch.nn.Module
-        Itself, or a copy.
+        A float64 copy, or ``module`` itself.
     """
     weights = list(module.parameters())
     if not weights or any(

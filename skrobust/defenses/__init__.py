@@ -1,13 +1,16 @@
 """Defenses: training objectives for RobustClassifier."""
 
-from ._adversarial import TRADES, AdversarialTraining
+from ._adversarial import AdversarialTraining
 from ._base import BaseDefense
 from ._consistency import Consistency
+from ._gaussian_augmentation import GaussianAugmentation
 from ._gradient import InputGradientRegularization
 from ._macer import MACER
+from ._noise_augmentation import NoiseAugmentation
 from ._smooth_adv import SmoothAdv
 from ._stability import Stability
-from ._standard import GaussianAugmentation, StandardTraining
+from ._standard import StandardTraining
+from ._trades import TRADES
 
 __all__ = [
     "MACER",
@@ -17,6 +20,7 @@ __all__ = [
     "Consistency",
     "GaussianAugmentation",
     "InputGradientRegularization",
+    "NoiseAugmentation",
     "SmoothAdv",
     "Stability",
     "StandardTraining",

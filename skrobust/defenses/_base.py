@@ -1,4 +1,4 @@
-"""What a defense is: the loss of one batch."""
+"""Base class of defenses."""
 
 from abc import ABCMeta, abstractmethod
 
@@ -8,39 +8,50 @@ from sklearn.base import BaseEstimator
 class BaseDefense(BaseEstimator, metaclass=ABCMeta):
     """Base class of training objectives.
 
-    A defense says what the loss of one batch is; :class:`~skrobust.RobustClassifier` does the
-    rest. Its parameters are reached as ``defense__...`` in ``set_params`` and grids.
+    A defense defines the loss of one batch; :class:`~skrobust.RobustClassifier` minimises it. The
+    parameters of a defense are set as ``defense__<name>`` in ``set_params`` and in parameter grids.
+
+    Examples
+    --------
+    >>> from torch.nn.functional import cross_entropy
+    >>> from skrobust import RobustClassifier
+    >>> from skrobust.defenses import BaseDefense
+    >>> class RandomPoints(BaseDefense):
+    ...     def loss(self, model, x, y, threat, generator):
+    ...         logits = model(threat.random_start(x, generator))
+    ...         return cross_entropy(logits, y, reduction="none"), logits
+    >>> clf = RobustClassifier(defense=RandomPoints(), eps=0.1)
     """
 
     _parameter_constraints: dict = {}
 
     @abstractmethod
     def loss(self, model, x, y, threat, generator):
-        """Loss of each sample of a batch.
+        """Compute the loss of each sample of a batch.
 
         Parameters
         ----------
-        model : callable
-            From inputs in the units of X to logits of shape (n_samples, n_classes >= 2), in
-            training mode and with gradients to its parameters.
+        model : torch.nn.Module
+            Maps inputs in the units of X to logits of shape (n_samples, n_classes), with
+            n_classes >= 2. It is in training mode, and its parameters require gradients.
 
         x : tensor of shape (n_samples, ...)
-            Inputs, in the units of X.
+            Inputs in the units of X.
 
         y : int64 tensor of shape (n_samples,)
             Class indices.
 
         threat : ThreatModel
-            What the classifier is to withstand.
+            Threat model of the classifier. During the warm-up, its ``eps`` is smaller.
 
         generator : torch.Generator
-            For all that is random.
+            Source of all randomness.
 
         Returns
         -------
         losses : tensor of shape (n_samples,)
-            To be weighted, averaged and minimised.
+            Loss of each sample. Training minimises the weighted mean.
 
         logits : tensor of shape (n_samples, n_classes)
-            The predictions that count as those of this batch in the history of the training.
+            Predictions for this batch, for callbacks that score the training data.
         """

@@ -1,4 +1,4 @@
-"""Consistency of the predictions under noise (Jeong & Shin 2020)."""
+"""Consistency regularisation of predictions under noise (Jeong & Shin 2020)."""
 
 from numbers import Integral, Real
 
@@ -10,32 +10,32 @@ from ._noise import SIGMA, gaussian_noise, log_mean_softmax, logits_of_copies
 
 
 class Consistency(BaseDefense):
-    """Training under noise, with equal predictions for the noisy copies of an input.
+    """Training with Gaussian noise that makes predictions for noisy copies of an input agree.
 
-    The votes that a certificate counts get a clearer majority. ``eps``, ``norm``, ``bounds`` and
-    ``mask`` of the classifier are not heeded.
+    When predictions under noise agree, certified radii are larger. ``eps``, ``norm``, ``bounds``
+    and ``mask`` of the classifier are not used.
 
     Parameters
     ----------
     sigma : float or array-like of shape (n_features,), default=0.25
-        Standard deviation of the noise, in units of X.
-        :class:`~skrobust.SmoothedClassifier` sets it to its own.
+        Standard deviation of the noise, in units of X. Inside
+        :class:`~skrobust.SmoothedClassifier` it is set to the noise level of that classifier.
 
     weight : float, default=10.0
-        Weight of the divergence of the copies from their mean: the larger, the more accuracy is
-        given up for robustness. (lambda of the paper.)
+        Weight of the divergence of the predictions from their mean: larger values trade accuracy
+        for robustness. It is lambda in the paper.
 
     entropy_weight : float, default=0.5
-        Weight of the entropy of the mean, which keeps predictions from becoming uniform to agree.
-        (eta of the paper.)
+        Weight of the entropy of the mean prediction. It prevents predictions that agree because
+        they are all uniform. It is eta in the paper.
 
     n_noise : int, default=2
-        Noisy copies of each input; the time grows with them.
+        Noisy copies of each input. Training time is proportional to it.
 
     See Also
     --------
-    Stability : Compares a noisy copy with the input itself.
-    GaussianAugmentation : Noise alone: faster, and mostly certifies less.
+    Stability : Compares the predictions for a noisy copy and for the input itself.
+    GaussianAugmentation : Noise alone: faster, but with smaller radii in most cases.
 
     Notes
     -----
@@ -44,7 +44,7 @@ class Consistency(BaseDefense):
 
     ``mean_j -log p_j,y + weight * mean_j KL(q || p_j) + entropy_weight * H(q)``.
 
-    The logits that count in the history are those of the first copy.
+    Callbacks that score the training data get the logits of the first copy.
 
     References
     ----------
@@ -73,7 +73,7 @@ class Consistency(BaseDefense):
         self.n_noise = n_noise
 
     def loss(self, model, x, y, threat, generator):
-        """Loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
+        """Compute the loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
         noise = gaussian_noise(x, self.sigma, self.n_noise, generator)
         logits = logits_of_copies(model, x + noise)
         losses = cross_entropy(logits.flatten(0, 1), y.repeat(self.n_noise), reduction="none").view(
@@ -81,7 +81,7 @@ class Consistency(BaseDefense):
         )
         log_mean = log_mean_softmax(logits)
         mean = log_mean.exp()
-        # The mean of the divergences is the divergence from the mean of the logarithms.
+        # mean_j KL(q || p_j) == sum(q * (log q - mean_j log p_j)): average the logarithms first.
         divergence = (mean * (log_mean - logits.log_softmax(2).mean(0))).sum(1)
         entropy = -(mean * log_mean).sum(1)
         penalty = self.weight * divergence + self.entropy_weight * entropy

@@ -1,4 +1,4 @@
-"""Input-gradient regularisation."""
+"""Input-gradient regularisation (Ross & Doshi-Velez 2018, Simon-Gabriel et al. 2019)."""
 
 from numbers import Real
 
@@ -10,24 +10,26 @@ from ._base import BaseDefense
 
 
 class InputGradientRegularization(BaseDefense):
-    """Cross-entropy plus what an attacker could add to it if the loss were linear.
+    """Cross-entropy plus its largest increase in the ball, to first order.
 
     Parameters
     ----------
     weight : float, default=1.0
-        Weight of the penalty. With 1 the loss is the cross-entropy at the end of one steepest step,
-        to first order; larger weights also hold down what first order does not see.
+        Weight of the penalty. With 1 the loss is a first-order approximation of the largest
+        cross-entropy in the ball. Larger weights also penalise the curvature that this
+        approximation ignores.
 
     See Also
     --------
-    AdversarialTraining : Several steps: stronger, and slower.
+    AdversarialTraining : Attacks each batch in several steps: more robust, but slower.
 
     Notes
     -----
-    The loss is ``L(x) + weight * max_{‖d / eps‖ <= 1} <grad_x L(x), d>``, where the maximum is the
-    dual norm of ``eps * grad_x L`` [2]_: l1 for linf, l2 for l2, linf for l1. [1]_ take the square
-    of the l2 norm. ``mask`` is heeded, ``bounds`` are not. It needs second derivatives
-    and an activation that has some: for ReLU networks these are those of the loss alone.
+    The loss is ``L(x) + weight * max_{‖d / eps‖ <= 1} <grad_x L(x), d>``. The maximum is the dual
+    norm of ``eps * grad_x L`` [2]_: l1 for linf, l2 for l2, linf for l1. [1]_ penalises the squared
+    l2 norm instead. ``mask`` is respected, ``bounds`` are not used. Training needs second
+    derivatives. In a ReLU network these come from the cross-entropy alone, because the activation
+    has none.
 
     References
     ----------
@@ -49,7 +51,7 @@ class InputGradientRegularization(BaseDefense):
         self.weight = weight
 
     def loss(self, model, x, y, threat, generator):
-        """Loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
+        """Compute the loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
         x = x.detach().requires_grad_()
         logits = model(x)
         losses = cross_entropy(logits, y, reduction="none")

@@ -1,4 +1,4 @@
-"""MACER: maximising the certified radius (Zhai et al. 2020)."""
+"""MACER: training that maximises the certified radius (Zhai et al. 2020)."""
 
 from math import log, log1p
 from numbers import Integral, Real
@@ -10,42 +10,41 @@ from ..utils._sklearn import Interval
 from ._base import BaseDefense
 from ._noise import SIGMA, gaussian_noise, log_mean_softmax, logits_of_copies
 
-# Probabilities for which the normal quantile and its derivative are tame, also in float32.
-_LOG_LEAST, _LOG_MOST = log(1e-30), log1p(-1e-6)
+# Limits of the probabilities: inside, the normal quantile and its derivative are finite in float32.
+_LOG_P_MIN, _LOG_P_MAX = log(1e-30), log1p(-1e-6)
 
 
 class MACER(BaseDefense):
-    """Training under noise for a large certified radius, without an attack.
+    """Training with Gaussian noise that maximises the certified radius, without an attack.
 
-    ``eps``, ``norm``, ``bounds`` and ``mask`` of the classifier are not heeded.
+    ``eps``, ``norm``, ``bounds`` and ``mask`` of the classifier are not used.
 
     Parameters
     ----------
     sigma : float or array-like of shape (n_features,), default=0.25
-        Standard deviation of the noise, in units of X.
-        :class:`~skrobust.SmoothedClassifier` sets it to its own.
+        Standard deviation of the noise, in units of X. Inside
+        :class:`~skrobust.SmoothedClassifier` it is set to the noise level of that classifier.
 
     n_noise : int, default=16
-        Noisy copies of each input. The estimate of the radius gets better with them; the time
-        grows with them.
+        Noisy copies of each input. More copies give a better estimate of the radius. Training time
+        is proportional to them.
 
     weight : float, default=12.0
-        Weight of the radius: the larger, the more accuracy is given up for it. (lambda of the
-        paper.) As radii are in units of X, it depends on these: 12 is for a ``sigma`` of about
-        0.25. Where ``weight * sigma`` is much more than 3, learning starts slowly.
+        Weight of the radius: larger values trade accuracy for radius. It is lambda in the paper.
+        Radii are in units of X, so a good weight depends on them: 12 suits a ``sigma`` of about
+        0.25. If ``weight * sigma`` is much larger than 3, learning starts slowly.
 
     gamma : float, default=8.0
-        Radii larger than ``gamma * sigma / 2`` are large enough.
+        Radii above ``gamma * sigma / 2`` are not increased any further.
 
     inverse_temperature : float, default=16.0
-        What the logits are multiplied by for the radius: the larger, the closer are mean
-        probabilities to the shares of the votes, which decide about certificates. (beta of the
-        paper.)
+        Factor of the logits in the estimate of the radius. With larger values, mean probabilities
+        are closer to the shares of votes on which certificates are based. It is beta in the paper.
 
     See Also
     --------
-    Consistency : Two copies an input instead of many.
-    GaussianAugmentation : Noise alone: faster, and mostly certifies less.
+    Consistency : Faster, with two copies of each input.
+    GaussianAugmentation : Noise alone: faster, but with smaller radii in most cases.
 
     Notes
     -----
@@ -54,16 +53,17 @@ class MACER(BaseDefense):
     ``-log p_y + weight * sigma / 2 * max(gamma - xi, 0)``, with
     ``xi = Phi^-1(z_y) - Phi^-1(max_{c != y} z_c)``,
 
-    where ``p`` and ``z`` are the mean predictions over the noisy copies, ``p`` that of the softmax
-    of the logits and ``z`` that of the softmax of ``inverse_temperature`` times the logits. The
-    second term, ``gamma * sigma / 2`` less the certified radius, is zero for samples that ``z``
-    classifies wrongly: they have no radius. Where ``sigma`` is given per feature, radii are in
-    units of it, and 1 takes its place in the factor.
+    where ``p`` and ``z`` are averages over the noisy copies: ``p`` of the softmax of the logits,
+    ``z`` of the softmax of ``inverse_temperature`` times the logits. The second term is
+    ``gamma * sigma / 2`` minus the certified radius. It is zero for samples that ``z`` classifies
+    wrongly, because they have no radius. If ``sigma`` is given per feature, radii are in units of
+    ``sigma``, and ``sigma`` is replaced by 1 in the second term.
 
-    ``z`` is kept as a logarithm, and ``Phi^-1(z_y)`` is ``-Phi^-1`` of the sum of the other
-    classes. Before ``Phi^-1`` probabilities are clamped to ``[1e-30, 1 - 1e-6]``: at the lower end
-    ``xi`` is 22.9, and the gradient of a radius ends there. At the upper end are only samples that
-    are classified wrongly. The logits that count in the history are those of the first copy.
+    For precision, ``z`` is computed as a logarithm, and ``Phi^-1(z_y)`` as ``-Phi^-1`` of the sum
+    of the other classes. Probabilities are clamped to ``[1e-30, 1 - 1e-6]`` before ``Phi^-1``. The
+    lower limit corresponds to ``xi = 22.9``; above it, the radius has no gradient. The upper limit
+    affects only samples that are classified wrongly. Callbacks that score the training data get the
+    logits of the first copy.
 
     References
     ----------
@@ -94,7 +94,7 @@ class MACER(BaseDefense):
         self.inverse_temperature = inverse_temperature
 
     def loss(self, model, x, y, threat, generator):
-        """Loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
+        """Compute the loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
         noise = gaussian_noise(x, self.sigma, self.n_noise, generator)
         logits = logits_of_copies(model, x + noise)
         index = y.unsqueeze(1)
@@ -106,10 +106,10 @@ class MACER(BaseDefense):
 
 
 def certified_gap(log_p, index):
-    """``Phi^-1`` of the probability of the label less that of the likeliest other class.
+    """Return ``Phi^-1(p_y)`` minus ``Phi^-1`` of the largest other probability.
 
-    Twice the certified radius, in standard deviations of the noise; right where it is positive,
-    and not positive elsewhere.
+    If it is positive, it is twice the certified radius in standard deviations of the noise. If not,
+    the sample is classified wrongly and has no radius.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def certified_gap(log_p, index):
         Logarithms of probabilities.
 
     index : int64 tensor of shape (n_samples, 1)
-        Labels.
+        Class indices of the labels.
 
     Returns
     -------
@@ -128,4 +128,4 @@ def certified_gap(log_p, index):
 
 
 def _quantile(log_p):
-    return torch.special.ndtri(log_p.clamp(_LOG_LEAST, _LOG_MOST).exp())
+    return torch.special.ndtri(log_p.clamp(_LOG_P_MIN, _LOG_P_MAX).exp())

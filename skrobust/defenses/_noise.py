@@ -1,4 +1,4 @@
-"""Gaussian noise, and the mean prediction under it: what training for smoothing has in common."""
+"""Gaussian noise and mean predictions, shared by the defenses for randomised smoothing."""
 
 from math import log
 from numbers import Real
@@ -6,24 +6,28 @@ from numbers import Real
 import torch
 
 from ..utils._sklearn import Interval
-from ..utils._threat_parameters import per_feature
+from ..utils._validation import per_feature
 
+# Constraint of the parameter sigma.
 SIGMA = [Interval(Real, 0, None, closed="left"), "array-like"]
 
 
 def gaussian_noise(x, sigma, n_copies, generator):
-    """Noise for copies of a batch.
+    """Draw Gaussian noise for several copies of a batch.
 
     Parameters
     ----------
     x : tensor of shape (n_samples, ...)
+        Batch of inputs.
 
     sigma : float or array-like of shape (n_features,)
         Standard deviation, in the units of ``x``.
 
     n_copies : int
+        Number of copies.
 
     generator : torch.Generator
+        Source of randomness.
 
     Returns
     -------
@@ -35,10 +39,10 @@ def gaussian_noise(x, sigma, n_copies, generator):
 
 
 def logits_of_copies(model, copies):
-    """Logits of shape (n_copies, n_samples, n_classes), by one pass of all copies together."""
+    """Return logits of shape (n_copies, n_samples, n_classes), from one forward pass."""
     return model(copies.flatten(0, 1)).unflatten(0, copies.shape[:2])
 
 
 def log_mean_softmax(logits):
-    """Logarithm of the mean prediction of copies: from (n_copies, n_samples, n_classes)."""
+    """Return the logarithm of the softmax averaged over the copies, the first axis."""
     return logits.log_softmax(2).logsumexp(0) - log(len(logits))

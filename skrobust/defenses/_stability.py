@@ -11,31 +11,31 @@ from ._noise import SIGMA, gaussian_noise
 
 
 class Stability(BaseDefense):
-    """Cross-entropy of the clean input, and the same prediction for it with and without noise.
+    """Cross-entropy of clean inputs plus a penalty on predictions that change under noise.
 
-    ``eps``, ``norm``, ``bounds`` and ``mask`` of the classifier are not heeded.
+    ``eps``, ``norm``, ``bounds`` and ``mask`` of the classifier are not used.
 
     Parameters
     ----------
     sigma : float or array-like of shape (n_features,), default=0.25
-        Standard deviation of the noise, in units of X.
-        :class:`~skrobust.SmoothedClassifier` sets it to its own.
+        Standard deviation of the noise, in units of X. Inside
+        :class:`~skrobust.SmoothedClassifier` it is set to the noise level of that classifier.
 
     weight : float, default=2.0
-        Weight of the second term: the larger, the more accuracy is given up for robustness.
+        Weight of the penalty: larger values trade accuracy for robustness.
 
     See Also
     --------
-    Consistency : Compares noisy copies with each other; all of the loss is under noise.
-    TRADES : The same with an attack in the place of the noise.
+    Consistency : Compares the predictions for several noisy copies; all terms use noisy inputs.
+    TRADES : The same idea with an attack instead of noise.
 
     Notes
     -----
     The loss is ``-log p_y(x) - weight * sum_c p_c(x) log p_c(x + d)`` with noise ``d`` from
-    ``N(0, sigma^2)`` [1]_; gradients flow through both predictions. The second term, a
-    cross-entropy, is the divergence between the predictions plus the entropy of the clean one.
-    The logits that count in the history are those of the noisy input, as it is the classifier
-    under noise that is trained.
+    ``N(0, sigma^2)`` [1]_; gradients flow through both predictions. The penalty is the
+    Kullback-Leibler divergence between the two predictions plus the entropy of the clean one.
+    Callbacks that score the training data get the logits of the noisy input, because the classifier
+    is used under noise.
 
     References
     ----------
@@ -60,7 +60,7 @@ class Stability(BaseDefense):
         self.weight = weight
 
     def loss(self, model, x, y, threat, generator):
-        """Loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
+        """Compute the loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
         noisy = x + gaussian_noise(x, self.sigma, 1, generator)[0]
         logits, logits_noisy = model(torch.cat([x, noisy])).chunk(2)
         losses = cross_entropy(logits, y, reduction="none")

@@ -58,8 +58,7 @@ def fit_on_noise(estimator, X, array, y, sample_weight, noise, *, n_augment, see
 
 def _prepare(estimator, noise):
     """Set the defense of a RobustClassifier, or the noise of the one that it has."""
-    from ..defenses import GaussianAugmentation
-    from ._augmentation import NoiseAugmentation
+    from ..defenses import GaussianAugmentation, NoiseAugmentation
 
     gaussian = isinstance(noise, GaussianNoise)
     if estimator.defense is None:

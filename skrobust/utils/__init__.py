@@ -1,1 +1,1 @@
-"""Helpers shared by every room of the house: nothing here is public."""
+"""Private helpers that are shared by all sub-packages."""

@@ -1,33 +1,33 @@
-"""What comes in goes out: dtypes and data frames."""
+"""Arrays and data frames: rows, columns, and results in the container of the input."""
 
 import numpy as np
 
-# The dtypes that are kept; everything else becomes the first.
+# Inputs keep these dtypes; inputs of any other dtype are converted to the first of them.
 FLOATS = [np.float64, np.float32]
 
 
 def is_dataframe(X):
-    """Whether ``X`` is a pandas data frame (without importing pandas)."""
+    """Return whether ``X`` is a pandas data frame, without importing pandas."""
     return hasattr(X, "iloc") and hasattr(X, "columns")
 
 
 def take_rows(X, rows):
-    """Rows of an array or a data frame."""
+    """Return rows of an array or a data frame by position."""
     return X.iloc[rows] if is_dataframe(X) else X[rows]
 
 
 def like(X, array):
-    """``array`` in the container of ``X``: same index and columns, if it is a data frame."""
+    """Return ``array`` as a data frame with the index and columns of ``X``, if ``X`` is one."""
     if not is_dataframe(X):
         return array
     return type(X)(array, index=X.index, columns=X.columns)
 
 
 def frame_like(X, array):
-    """``array``, of any number of rows, with the columns of ``X``, if it is a data frame."""
+    """Return ``array`` as a data frame with the columns of ``X``, if ``X`` is one; new index."""
     return type(X)(array, columns=X.columns) if is_dataframe(X) else array
 
 
 def column_names(X):
-    """Names of the columns of ``X``, or None where it has none."""
+    """Return the column names of a data frame; None for an array."""
     return np.asarray(X.columns, dtype=object) if is_dataframe(X) else None

@@ -1,4 +1,4 @@
-"""Random state: from scikit-learn's ``random_state`` to torch, and back out untouched."""
+"""Random numbers from a ``random_state`` of scikit-learn, without use of global streams."""
 
 import os
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ _GOLDEN, _MIX_1, _MIX_2 = (
 
 
 def draw_seed(random_state):
-    """Seed drawn from a scikit-learn ``random_state`` (int, RandomState or None)."""
+    """Draw a seed from a ``random_state`` of scikit-learn (int, RandomState or None)."""
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def make_generator(seed, device="cpu"):
-    """Torch generator with a seed of its own."""
+    """Return a new torch generator with the given seed."""
     return torch.Generator(device=device).manual_seed(seed)
 
 
@@ -110,7 +110,7 @@ _LOCK = _ForkSafeLock()
 
 
 class GeneratorNoise:
-    """Uniform numbers in [0, 1) for a batch, from a torch generator: fast, in sequence."""
+    """Uniform random numbers in [0, 1) for a batch, drawn in sequence from a torch generator."""
 
     def __init__(self, x, generator=None):
         device = x.device if generator is None else generator.device
@@ -118,15 +118,15 @@ class GeneratorNoise:
         self.x = x
 
     def uniform(self, n_values):
-        """Tensor of shape (n_samples, n_values)."""
+        """Draw the next numbers: a tensor of shape (n_samples, n_values)."""
         return torch.rand((len(self.x), n_values), **self.options).to(self.x.device)
 
 
 class RowNoise(RowBatch):
-    """Uniform numbers in [0, 1) for a batch, each row's a function of the row and the seed.
+    """Uniform random numbers in [0, 1) for a batch, as a function of each row and the seed.
 
-    What a row draws depends neither on its neighbours nor on the batches they come in, so that a
-    result for a sample is the same alone, in another order and with another batch size.
+    The numbers of a row do not depend on the other rows of the batch. The result for a sample is
+    therefore the same in any order of the samples and with any batch size.
     """
 
     _row_attributes = ("keys",)
@@ -137,10 +137,10 @@ class RowNoise(RowBatch):
         self.n_drawn = 0
 
     def uniform(self, n_values):
-        """Tensor of shape (n_samples, n_values)."""
+        """Draw the next numbers: a tensor of shape (n_samples, n_values)."""
         multipliers = _multipliers(self.n_drawn, n_values, self.keys.device)
         self.n_drawn += n_values
-        # The keys are random already: a product and one more round make independent numbers.
+        # The keys are well mixed: a multiplication and one more round give independent numbers.
         bits = self.keys.unsqueeze(1) * multipliers
         bits = bits.bitwise_xor_(_shift_right(bits, 32)).mul_(_MIX_1)
         kept = {torch.float64: 53, torch.float32: 24}.get(self.dtype, 8)
@@ -148,18 +148,19 @@ class RowNoise(RowBatch):
 
 
 def hash_rows(x):
-    """Hash of the values of each row: int64 tensor of shape (n_samples,).
+    """Hash the values of each row: an int64 tensor of shape (n_samples,).
 
-    Exact integer arithmetic, the same wherever a row stands and on every device.
+    Integer arithmetic is exact: the hash does not depend on the device or on the position of the
+    row.
     """
     bits = x.detach().flatten(1).double().view(torch.int64)
-    # The low bits of most numbers are zero, and a product only carries upwards: fold first.
+    # The low bits of most floats are zero, and a product carries only upwards: fold the bits first.
     bits = bits ^ _shift_right(bits, 32)
     return _mix_(bits.mul_(_multipliers(0, bits.shape[1], x.device)).sum(1))
 
 
 def _multipliers(start, n_values, device):
-    """Odd random numbers, one for each position."""
+    """Return odd random multipliers, one for each position of a row."""
     counter = torch.arange(start + 1, start + n_values + 1, device=device)
     return _mix_(counter.mul_(_GOLDEN)).bitwise_or_(1)
 
@@ -171,5 +172,5 @@ def _mix_(z):
 
 
 def _shift_right(z, n_bits):
-    """Logical shift: torch's keeps the sign."""
+    """Shift right and fill with zeros; the shift of torch keeps the sign."""
     return (z >> n_bits).bitwise_and_((1 << (64 - n_bits)) - 1)

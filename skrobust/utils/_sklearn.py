@@ -1,4 +1,4 @@
-"""The one place for what scikit-learn does not make public (checked for 1.6 to 1.9)."""
+"""Private names of scikit-learn, imported here only (checked for versions 1.6 to 1.9)."""
 
 from sklearn.base import _fit_context as fit_context
 from sklearn.model_selection._search import BaseSearchCV
@@ -23,20 +23,20 @@ __all__ = [
 def column_indices(column_transformer):
     """Return the input columns of each part of a fitted ColumnTransformer, as `{name: indices}`.
 
-    The public ``transformers_`` holds the columns as they were specified, and in scikit-learn
-    1.6 a list that warns when it is read.
+    The public ``transformers_`` holds the columns as the user gave them: as names, slices or
+    callables. In scikit-learn 1.6 it is also a list that warns when it is read.
     """
     return column_transformer._transformer_to_input_indices
 
 
 def gamma_of(svm):
-    """Return the gamma of a fitted support vector machine, which "scale" or "auto" came to."""
+    """Return the gamma of a fitted support vector machine as a number."""
     return svm._gamma
 
 
 def is_multilabel(ridge_classifier):
-    """Tell whether a fitted RidgeClassifier predicts several labels a sample.
+    """Return whether a fitted RidgeClassifier predicts several labels per sample.
 
-    Its public attributes look the same as after a fit on several classes.
+    Its public attributes do not distinguish this case from a fit on several classes.
     """
     return ridge_classifier._label_binarizer.y_type_.startswith("multilabel")

@@ -1,4 +1,4 @@
-"""Devices, precisions, and the promise to leave a module as it was."""
+"""Devices and dtypes of modules, evaluation mode, and outputs for an array."""
 
 from contextlib import contextmanager
 from itertools import chain
@@ -12,7 +12,7 @@ from ._batching import batch_slices, resolve_batch_size
 
 
 def is_fitted(estimator):
-    """Whether an estimator is fitted; a module always is."""
+    """Return whether an estimator is fitted; modules always are."""
     if isinstance(estimator, torch.nn.Module):
         return True
     try:
@@ -23,23 +23,23 @@ def is_fitted(estimator):
 
 
 def resolve_device(device):
-    """Device that ``device`` means: ``"auto"`` is the accelerator where there is one."""
+    """Return a torch.device; ``"auto"`` means the GPU if there is one, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"device is {str(device)!r}, and torch finds no CUDA device. Use device='auto' for the "
-            "best there is, or 'cpu'."
+            f"device is {str(device)!r}, but torch finds no CUDA device. Use device='cpu', or "
+            "device='auto', which takes the GPU if there is one."
         )
     return device
 
 
 def input_options(module):
-    """Dtype and device in which ``module`` takes its input.
+    """Return the dtype and device of inputs for ``module``.
 
-    They are those of its first floating-point tensor in the order of the computation: the first
-    step of a pipeline decides, because that is where the input arrives.
+    They are taken from its first floating-point tensor in the order of the computation, because the
+    first step of a pipeline gets the input.
     """
     for child in module.modules():
         for tensor in chain(child._parameters.values(), child._buffers.values()):
@@ -50,7 +50,7 @@ def input_options(module):
 
 @contextmanager
 def evaluation_mode(module):
-    """Put every submodule in evaluation mode inside the block, and each back as it was after."""
+    """Set all submodules to evaluation mode inside the block, and restore each mode afterwards."""
     training = [child for child in module.modules() if child.training]
     for child in training:
         child.training = False
@@ -63,11 +63,11 @@ def evaluation_mode(module):
 
 @contextmanager
 def frozen(module):
-    """Evaluation mode and parameters without gradients inside the block.
+    """Set evaluation mode and disable gradients of parameters inside the block.
 
-    A step of an attack then costs one pass forward and one to the input, whatever the module's
-    state; the mode of every submodule and every ``requires_grad`` are put back afterwards, also
-    when an estimator's ``predict`` changed the mode meanwhile.
+    A gradient step of an attack then costs only a forward pass and a backward pass to the input.
+    The mode of every submodule and every ``requires_grad`` are restored afterwards, even if an
+    estimator's ``predict`` has changed the mode inside the block.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
     with evaluation_mode(module):
@@ -81,13 +81,15 @@ def frozen(module):
 
 
 def outputs(module, X):
-    """Outputs of a module for an array, in evaluation mode and in batches.
+    """Compute the outputs of a module for an array, in evaluation mode and in batches.
 
     Parameters
     ----------
     module : torch.nn.Module
+        Module to evaluate.
 
     X : array-like of shape (n_samples, ...)
+        Inputs.
 
     Returns
     -------

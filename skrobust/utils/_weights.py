@@ -1,4 +1,4 @@
-"""Sample weights."""
+"""Validation of sample weights."""
 
 import numpy as np
 
@@ -6,8 +6,10 @@ from ._sklearn import check_sample_weight
 
 
 def check_weights(sample_weight, X):
-    """Weights of the samples of ``X`` as float64, ones for None; they must weigh something."""
+    """Return sample weights as float64, ones for None; raise a ValueError if they are all zero."""
     weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if sample_weight is not None and not weights.any():
-        raise ValueError("sample_weight must not be zero for all samples: none would count.")
+        raise ValueError(
+            "sample_weight must be positive for at least one sample; all weights are zero."
+        )
     return weights

@@ -7,10 +7,11 @@ from numpy.testing import assert_allclose
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm as normal
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from skrobust import defenses
+from skrobust import RobustClassifier, defenses
 from skrobust.defenses import (
     MACER,
     TRADES,
@@ -19,11 +20,13 @@ from skrobust.defenses import (
     Consistency,
     GaussianAugmentation,
     InputGradientRegularization,
+    NoiseAugmentation,
     SmoothAdv,
     Stability,
     StandardTraining,
 )
 from skrobust.defenses._smooth_adv import SmoothedCrossEntropy
+from skrobust.smoothing import GaussianNoise, LaplaceNoise
 from skrobust.threat import ThreatModel
 from skrobust.utils._random import make_generator
 
@@ -41,6 +44,7 @@ DEFENSES = {
     "MACER": MACER(0.3),
     "consistency": Consistency(0.3),
     "stability": Stability(0.3),
+    "noise of any distribution": NoiseAugmentation(LaplaceNoise().fit(np.zeros((1, 5)), 0.3)),
 }
 RANDOM = {
     "noise",
@@ -53,6 +57,7 @@ RANDOM = {
     "MACER",
     "consistency",
     "stability",
+    "noise of any distribution",
 }
 every_defense = pytest.mark.parametrize("name", DEFENSES)
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
@@ -186,6 +191,7 @@ def test_parameters_of_defenses_are_checked():
         Consistency(n_noise=1),
         Stability(-0.1),
         Stability(weight=-1),
+        NoiseAugmentation(0.3),
     ):
         with pytest.raises(ValueError, match=f"parameter of {type(wrong).__name__} must be"):
             wrong._validate_params()
@@ -406,6 +412,29 @@ def test_gaussian_augmentation_with_a_wrong_number_of_sigmas():
     model, (x, y) = make_smooth_model(), make_batch()
     with pytest.raises(ValueError, match="sigma has 2 values, but X has 5 features"):
         loss_of(GaussianAugmentation([0.1, 0.2]), model, x, y)
+
+
+def test_noise_augmentation():
+    x, y = make_batch(2, 20_000, dtype=torch.float64)
+    scale = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    defense = NoiseAugmentation(GaussianNoise().fit(np.zeros((1, 5)), 0.3, scale))
+    model = make_smooth_model().double()
+    seen = inputs_of_model(model)
+    losses, logits = loss_of(defense, model, x, y)
+    noise = (seen[0] - x).numpy()
+    assert_allclose(noise.std(axis=0), 0.3 * scale, rtol=0.02)
+    assert_allclose(np.corrcoef(noise.T), np.eye(5), atol=0.03)
+    assert_allclose(losses.detach(), cross_entropy(logits, y, reduction="none").detach())
+
+
+def test_noise_augmentation_needs_fitted_noise_and_keeps_it():
+    X, y = np.arange(10.0).reshape(5, 2), [0, 1, 0, 1, 1]
+    with pytest.raises(NotFittedError, match="LaplaceNoise"):
+        RobustClassifier(defense=NoiseAugmentation(LaplaceNoise())).fit(X, y)
+    defense = NoiseAugmentation(LaplaceNoise().fit(X, 0.3))
+    clf = clone(RobustClassifier(defense=defense, max_epochs=1))
+    assert clf.fit(X, y).defense.noise.sigma_ == 0.3
+    assert clf.defense is not defense
 
 
 # ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ._fmn import FMN
 from ._hop_skip_jump import HopSkipJump
 from ._minimum_norm import MinimumNormAttack
 from ._pgd import PGD
+from ._resolve import resolve_attack
 from ._sigma_zero import SigmaZero
 from ._square import Square
 
@@ -31,4 +32,5 @@ __all__ = [
     "MinimumNormAttack",
     "SigmaZero",
     "Square",
+    "resolve_attack",
 ]

@@ -17,7 +17,12 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
-from ..defenses import AdversarialTraining, BaseDefense
+from ..defenses import (
+    AdversarialTraining,
+    BaseDefense,
+    GaussianAugmentation,
+    NoiseAugmentation,
+)
 from ..differentiable._modules import Chain, Reshape
 from ..differentiable._nets import Net
 from ..differentiable._registry import transform_to_torch
@@ -470,6 +475,15 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Differentiable view from raw inputs to logits, which shares the module."""
         check_is_fitted(self)
         return self._view(self.module_)
+
+    def __fit_under_noise__(self, noise):
+        """Set the defense for training under noise; see Notes of SmoothedClassifier."""
+        std = noise.normal_std
+        if self.defense is None:
+            alone = NoiseAugmentation(noise) if std is None else GaussianAugmentation()
+            self.set_params(defense=alone)
+        if std is not None and "sigma" in self.defense.get_params():
+            self.set_params(defense__sigma=std)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")

@@ -5,6 +5,7 @@ from ._base import BaseDefense
 from ._consistency import Consistency
 from ._gradient import InputGradientRegularization
 from ._macer import MACER
+from ._noise_augmentation import NoiseAugmentation
 from ._smooth_adv import SmoothAdv
 from ._stability import Stability
 from ._standard import GaussianAugmentation, StandardTraining
@@ -17,6 +18,7 @@ __all__ = [
     "Consistency",
     "GaussianAugmentation",
     "InputGradientRegularization",
+    "NoiseAugmentation",
     "SmoothAdv",
     "Stability",
     "StandardTraining",

@@ -26,8 +26,8 @@ class AttackWarning(UserWarning):
 class ProbabilitiesWarning(AttackWarning):
     """A module returns probabilities, and not logits.
 
-    For confident predictions the gradients of the softmax vanish, so that attacks by gradients fail
-    although adversarial examples exist [1]_. Pass the module without its last softmax.
+    For confident predictions the gradients of the softmax vanish, so that gradient-based attacks
+    fail although adversarial examples exist [1]_. Pass the module without its last softmax.
 
     References
     ----------
@@ -39,9 +39,9 @@ class ProbabilitiesWarning(AttackWarning):
 class ZeroGradientsWarning(AttackWarning):
     """The gradient of the model is exactly zero at the starting point of the attack.
 
-    An attack by gradients cannot make a step there. Use an attack without gradients, such as
-    :class:`~skrobust.attacks.Square`. If a step of a pipeline has zero gradients, mark it with
-    :func:`~skrobust.differentiable.straight_through`.
+    A gradient-based attack has no direction to move in. Use an attack that needs no gradients, such
+    as :class:`~skrobust.attacks.Square`. If a step of a pipeline causes the zero gradients, mark it
+    with :func:`~skrobust.differentiable.straight_through`.
     """
 
 
@@ -60,9 +60,9 @@ class RandomizedModelWarning(AttackWarning):
 
 
 class MaskedGradientsWarning(AttackWarning):
-    """An attack by scores succeeds where the attacks by gradients failed.
+    """A score-based attack succeeds where gradient-based attacks failed.
 
-    The gradients of the model are misleading: attacks by gradients overestimate its robust
+    The gradients of the model are misleading: gradient-based attacks overestimate its robust
     accuracy [1]_.
 
     References

@@ -112,12 +112,30 @@ def robust_accuracy_curve(
 
     Parameters
     ----------
-    estimator, X, y, attack, norm, bounds, mask, sample_weight, random_state
-        As for :func:`robust_accuracy_score`.
+    estimator : fitted classifier or torch.nn.Module
+        Classifier to attack. A pipeline is attacked at its raw input.
+
+    X : array-like or DataFrame of shape (n_samples, n_features) or (n_samples, ...)
+        Inputs, in the units of ``eps`` and ``bounds``.
+
+    y : array-like of shape (n_samples,)
+        True labels.
 
     eps : array-like of shape (n_eps,) or (n_eps, n_features)
         Radii in any order, in units of X. With two axes, one row of budgets per feature for each
         radius; the budgets must grow in all features together. 0 gives the accuracy.
+
+    attack : BaseAttack, default=None
+        As in :func:`robust_accuracy_score`.
+
+    norm, bounds, mask : default=None
+        Threat model, as in :func:`robust_accuracy_score`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights.
+
+    random_state : int, RandomState instance or None, default=0
+        Seed of the attack, if its own ``random_state`` is None.
 
     Returns
     -------

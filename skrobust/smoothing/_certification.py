@@ -155,7 +155,7 @@ def fixed_bounds(counts, top, n, alpha):
     """
     rows = np.arange(len(counts))
     p_lower = clopper_pearson_lower(counts[rows, top], n, alpha / 2)
-    # Of the bounds for the other classes, which share alpha / 2, the runner-up has the largest.
+    # All other classes share alpha / 2. The runner-up has the largest of their bounds.
     runner_up = _most_votes_of_others(counts, top)
     rival_upper = clopper_pearson_upper(runner_up, n, alpha / 2 / (counts.shape[1] - 1))
     return p_lower, np.minimum(rival_upper, 1 - p_lower)
@@ -201,8 +201,8 @@ def _run_test(test, vote_counter, top, start):
         n = look
         decided, proved = test.decide(counts[active, top[active]], n, counts[active])
         n_used[active], decision[active], p_lower[active] = n, decided, proved
-        open_ = decided == 0
-        active, test = active[open_], test.take(open_)
+        undecided = decided == 0
+        active, test = active[undecided], test.take(undecided)
         if len(active) == 0:
             break
     return decision, p_lower, n_used

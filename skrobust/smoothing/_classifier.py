@@ -26,13 +26,13 @@ from ._vote_counter import VoteCounter
 
 
 class SmoothedClassifier(ClassifierMixin, BaseEstimator):
-    """Classifier that predicts the majority vote of another one under noise, with certificates.
+    """Majority vote of a classifier under random noise, with certified radii.
 
     The inner classifier votes on noisy copies of an input. A small perturbation of the input
-    changes the distribution of the noisy copies only slightly, and so the shares of the votes. If
-    one class has a clear majority, no perturbation up to a certain radius can change the vote. This
-    is true for every inner classifier. The votes are sampled, and a certificate holds with
-    probability ``1 - alpha``.
+    changes the distribution of the noisy copies only slightly, and therefore also the shares of the
+    votes. If one class has a clear majority, no perturbation up to a certain radius can change the
+    vote. This is true for every inner classifier. The votes are sampled, and a certificate holds
+    with probability ``1 - alpha``.
 
     Noise is added to X as it is passed in: if the inner classifier is a pipeline, before its first
     step.
@@ -40,7 +40,8 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     estimator : classifier or torch.nn.Module, default=None
-        Inner classifier. None means a :class:`~sklearn.linear_model.LogisticRegression`.
+        Inner classifier, whose votes are counted. None means a
+        :class:`~sklearn.linear_model.LogisticRegression`.
 
         A fitted classifier, or a module from inputs to logits, is used as it is. ``clone`` (and
         therefore ``GridSearchCV``) makes an unfitted copy of a classifier;
@@ -67,9 +68,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         converted: an l2 radius times ``n_features ** -0.5`` is an linf radius.
 
     bound : {"two-class", "runner-up"}, default="two-class"
-        Bound on the probability of the other classes. ``"two-class"`` gives all of them together
-        the probability that the top class leaves. ``"runner-up"`` computes an upper bound for each
-        of them. This costs half of ``alpha``, and is better for many classes without a large
+        Bound on the probability of the other classes. With ``"two-class"`` it is one minus the
+        lower bound of the top class. With ``"runner-up"`` each class gets its own upper bound, at
+        the cost of half of ``alpha``. Radii are then larger for many classes without a large
         majority.
 
     alpha : float, default=0.001
@@ -144,8 +145,9 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
     on :meth:`predict` can therefore seem to break a certificate. The probability ``alpha`` holds
     for inputs that were chosen without knowledge of the seed.
 
-    Attacks by gradients see the mean probabilities under 16 fixed noise vectors
-    (:func:`~skrobust.to_torch`), if the inner classifier has a view and the noise is additive.
+    For gradient-based attacks, the differentiable view (:func:`~skrobust.to_torch`) returns the
+    mean probabilities under 16 fixed noise vectors. It exists if the inner classifier has a view
+    and the noise is additive.
 
     **Training under noise.** An estimator that trains under noise by itself has a method
     ``__fit_under_noise__(self, noise)``. It is called on the unfitted clone, with the fitted

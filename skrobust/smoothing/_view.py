@@ -1,4 +1,4 @@
-"""Differentiable view of a smoothed classifier, for attacks that use gradients."""
+"""Differentiable view of a smoothed classifier, for gradient-based attacks."""
 
 from math import log
 
@@ -17,9 +17,9 @@ _N_NOISE = 16
 
 
 class SmoothedView(View):
-    """Logarithm of the class probabilities of a view, averaged over fixed noise vectors.
+    """Logarithm of the mean class probabilities of a view under fixed noise vectors.
 
-    Votes have no gradient; the mean probability has one [1]_. The noise vectors never change, so
+    Votes have no gradient; mean probabilities have one [1]_. The noise vectors never change, so
     that the view is a deterministic function. Its largest logit belongs to the top class, except
     where the vote is close.
 
@@ -48,8 +48,8 @@ class SmoothedView(View):
         if not isinstance(noise, AdditiveNoise):
             raise NotDifferentiableError(
                 f"SmoothedClassifier with {type(noise).__name__} has no differentiable view: only "
-                "additive noise has gradients. Use an attack without gradients, such as "
-                "HopSkipJump."
+                "additive noise has gradients. Use an attack that needs no gradients, "
+                "such as HopSkipJump."
             )
         view = to_torch(estimator)
         options = input_options(view)

@@ -14,20 +14,20 @@ __all__ = [
 class NotDifferentiableError(TypeError):
     """An estimator has no differentiable view.
 
-    Raised by :func:`~skrobust.to_torch`. The message names the class (inside a
-    pipeline also the step), what was needed, and what to do about it.
+    Raised by :func:`~skrobust.to_torch`. The message names the class (and the step, inside a
+    pipeline), the missing part, and a way to fix it.
     """
 
 
 class AttackWarning(UserWarning):
-    """Base of the warnings that an attack may be weaker than it looks."""
+    """Base class of warnings about attacks that can be weaker than they look."""
 
 
 class ProbabilitiesWarning(AttackWarning):
-    """A module gives probabilities where logits were expected.
+    """A module returns probabilities, and not logits.
 
-    The gradients of confident predictions vanish in the softmax, and attacks fail for that reason
-    alone [1]_. Hand in the module without its last softmax.
+    For confident predictions the gradients of the softmax vanish, so that gradient-based attacks
+    fail although adversarial examples exist [1]_. Pass the module without its last softmax.
 
     References
     ----------
@@ -37,19 +37,20 @@ class ProbabilitiesWarning(AttackWarning):
 
 
 class ZeroGradientsWarning(AttackWarning):
-    """The gradient of the model is exactly zero where the attack starts.
+    """The gradient of the model is exactly zero at the starting point of the attack.
 
-    An attack by gradients has no direction to follow there. Use one that needs none, such as
-    :class:`~skrobust.attacks.Square`, or mark the step of a pipeline that swallows the gradients
-    by :func:`~skrobust.differentiable.straight_through`.
+    A gradient-based attack has no direction to move in. Use an attack that needs no gradients, such
+    as :class:`~skrobust.attacks.Square`. If a step of a pipeline causes the zero gradients, mark it
+    with :func:`~skrobust.differentiable.straight_through`.
     """
 
 
 class RandomizedModelWarning(AttackWarning):
-    """Two passes for the same input give different outputs, and the attack does not average.
+    """The outputs of a model for the same input differ, and the attack does not average them.
 
-    Set ``eot_samples`` of :class:`~skrobust.attacks.PGD` or :class:`~skrobust.attacks.APGD`, or use
-    ``AutoAttack(version="rand")``: expectation over transformation [1]_.
+    Use expectation over transformation [1]_: set ``eot_samples`` of
+    :class:`~skrobust.attacks.PGD` or :class:`~skrobust.attacks.APGD`, or use
+    ``AutoAttack(version="rand")``.
 
     References
     ----------
@@ -59,9 +60,10 @@ class RandomizedModelWarning(AttackWarning):
 
 
 class MaskedGradientsWarning(AttackWarning):
-    """An attack that sees scores only succeeds where the attacks by gradients failed.
+    """A score-based attack succeeds where gradient-based attacks failed.
 
-    The gradients of the model mislead, and its robust accuracy is lower than gradients tell [1]_.
+    The gradients of the model are misleading: gradient-based attacks overestimate its robust
+    accuracy [1]_.
 
     References
     ----------
@@ -71,10 +73,10 @@ class MaskedGradientsWarning(AttackWarning):
 
 
 class UnboundedRobustnessWarning(AttackWarning):
-    """Points withstand an attack that may change them at will.
+    """An attack without a limit on the perturbation failed for some samples.
 
-    Within an unbounded threat model every classifier with two classes can be changed to any
-    answer that it ever gives; where an attack does not find it, the attack is too weak [1]_.
+    In an unbounded threat model, every sample can be changed to get any label that the classifier
+    predicts anywhere. A failure therefore means that the attack is too weak [1]_.
 
     References
     ----------

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm as normal
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -31,7 +32,7 @@ from skrobust.defenses import (
     StandardTraining,
 )
 from skrobust.defenses._smooth_adv import SmoothedCrossEntropy
-from skrobust.smoothing import UniformNoise
+from skrobust.smoothing import GaussianNoise, LaplaceNoise, UniformNoise
 from skrobust.threat import ThreatModel
 from skrobust.utils._random import make_generator
 
@@ -483,6 +484,29 @@ def test_noise_augmentation_is_cross_entropy_at_noisy_inputs():
     half_width = 0.3 * np.sqrt(3) * np.arange(5)
     assert (np.abs(added) <= half_width + 1e-6).all()
     assert_allclose(np.abs(added).max(axis=0), half_width, rtol=0.01)
+
+
+def test_noise_augmentation():
+    x, y = make_batch(2, 20_000, dtype=torch.float64)
+    scale = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    defense = NoiseAugmentation(GaussianNoise().fit(np.zeros((1, 5)), 0.3, scale))
+    model = make_smooth_model().double()
+    seen = inputs_of_model(model)
+    losses, logits = loss_of(defense, model, x, y)
+    noise = (seen[0] - x).numpy()
+    assert_allclose(noise.std(axis=0), 0.3 * scale, rtol=0.02)
+    assert_allclose(np.corrcoef(noise.T), np.eye(5), atol=0.03)
+    assert_allclose(losses.detach(), cross_entropy(logits, y, reduction="none").detach())
+
+
+def test_noise_augmentation_needs_fitted_noise_and_keeps_it():
+    X, y = np.arange(10.0).reshape(5, 2), [0, 1, 0, 1, 1]
+    with pytest.raises(NotFittedError, match="LaplaceNoise"):
+        RobustClassifier(defense=NoiseAugmentation(LaplaceNoise())).fit(X, y)
+    defense = NoiseAugmentation(LaplaceNoise().fit(X, 0.3))
+    clf = clone(RobustClassifier(defense=defense, max_epochs=1))
+    assert clf.fit(X, y).defense.noise.sigma_ == 0.3
+    assert clf.defense is not defense
 
 
 # ------------------------------------------------------------------------------------------------

@@ -43,9 +43,11 @@ from skrobust.smoothing import (
     FlipNoise,
     GaussianNoise,
     LaplaceNoise,
+    SmoothedCertificate,
     SplittingNoise,
     UniformNoise,
 )
+from skrobust.verification import Certificate
 
 
 def make_data(n_classes=2, n_samples=60, n_features=4):
@@ -223,6 +225,39 @@ def test_defenses_for_smoothing_get_the_noise(defense):
     assert np.isfinite([epoch["train_loss"] for epoch in clf.estimator_.history_]).all()
     clf = SmoothedClassifier(inner, sigma=0.3, scale="std").fit(X, y)
     assert_allclose(clf.estimator_.defense.sigma, 0.3 * X.std(axis=0))
+
+
+class TrainsUnderNoise(LogisticRegression):
+    """Records what it gets, and leaves the rest to LogisticRegression."""
+
+    def __fit_under_noise__(self, noise):
+        assert not hasattr(self, "coef_")
+        self.noise_ = noise
+
+    def fit(self, X, y, sample_weight=None):
+        self.X_, self.weight_ = X, sample_weight
+        return super().fit(X, y, sample_weight)
+
+
+def test_an_estimator_can_train_under_noise_by_itself():
+    X, y = make_data(2)
+    inner, weight = TrainsUnderNoise(), np.arange(len(y)) % 3
+    clf = SmoothedClassifier(inner, sigma=0.5, noise="laplace", random_state=0)
+    fitted = clf.fit(X, y, sample_weight=weight).estimator_
+    assert fitted.noise_ is clf.noise_
+    assert_array_equal(fitted.X_, X)
+    assert_array_equal(fitted.weight_, weight)
+    assert not hasattr(inner, "noise_")
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    assert clf.fit(frame, y).estimator_.X_ is frame
+
+
+def test_standard_deviation_of_gaussian_noise():
+    X = np.zeros((1, 2, 2))
+    assert GaussianNoise().fit(X, 0.5).normal_std == 0.5
+    scale = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert_array_equal(GaussianNoise().fit(X, 0.5, scale).normal_std, [0.5, 1.0, 1.5, 2.0])
+    assert UniformNoise().fit(X, 0.5).normal_std is None
 
 
 def test_sample_weights_count_rows():
@@ -414,6 +449,8 @@ def test_what_a_certificate_says():
     columns = ["label", "radius", "abstained", "p_lower", "n_samples", "reason"]
     assert list(frame.columns) == columns
     assert len(frame) == 61
+    assert isinstance(certificate, SmoothedCertificate)
+    assert isinstance(certificate, Certificate)
     text = repr(certificate)
     assert re.match(r"Certificate of 61 samples: \d+ certified, \d+ abstained", text)
     for part in ("norm l2", "units of X", "alpha=0.001", "GaussianNoise", "Clopper-Pearson"):

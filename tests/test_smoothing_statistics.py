@@ -18,6 +18,7 @@ from skrobust.smoothing import (
     SplittingNoise,
     UniformNoise,
 )
+from skrobust.smoothing._certification import certify_largest_radius, certify_one_radius
 from skrobust.smoothing._confidence import (
     ThresholdTest,
     clopper_pearson_lower,
@@ -25,8 +26,7 @@ from skrobust.smoothing._confidence import (
     confidence_sequence,
     trials_needed,
 )
-from skrobust.smoothing._decide import bound_radius, decide_radius
-from skrobust.smoothing._flips import _lowest
+from skrobust.smoothing._flips import _lower_bound
 
 N_RUNS = 10_000
 
@@ -164,7 +164,7 @@ def test_deciding_a_radius_is_cheap_and_agrees_with_the_plain_method(radius, mos
     votes = SimulatedVotes(np.column_stack([p, 1 - p]))
     noise = SAMPLED["gaussian"]
     settings = {"n_selection": 100, "n_samples": n_max, "alpha": 0.001, "runner_up": False}
-    top, _, _, n_used, reason = decide_radius(votes, noise, radius, **settings)
+    top, _, _, n_used, reason = certify_one_radius(votes, noise, radius, **settings)
     assert n_used.mean() <= most
     # What the plain method would have found, had it gone on.
     rest = generator.multinomial(n_max - votes.seen.sum(axis=1), votes.p)
@@ -182,7 +182,7 @@ def test_radii_are_wrong_as_rarely_as_alpha_says(name, runner_up):
     noise, alpha = SAMPLED[name], 0.02
     p = np.repeat([[0.7, 0.2, 0.1], [0.95, 0.05, 0.0]], N_RUNS // 2, axis=0)
     true = noise.radius(p[:, 0], p[:, 1]) if runner_up else noise.radius(p[:, 0])
-    top, radius, p_lower, n_used, reason = bound_radius(
+    top, radius, p_lower, n_used, reason = certify_largest_radius(
         SimulatedVotes(p), noise, n_selection=50, n_samples=200, alpha=alpha, runner_up=runner_up
     )
     assert_array_equal(n_used, 250)
@@ -206,7 +206,7 @@ def test_decisions_are_wrong_as_rarely_as_alpha_says(name, runner_up):
         radius = 1.0 if name == "flips" else 0.4
         p = noise.threshold(radius)
         p = np.repeat([[p, (1 - p) / 2, (1 - p) / 2]], N_RUNS, axis=0)
-    _, reached, _, n_used, reason = decide_radius(
+    _, reached, _, n_used, reason = certify_one_radius(
         SimulatedVotes(p),
         noise,
         radius,
@@ -237,7 +237,7 @@ def test_easy_cases_are_certified_with_few_votes(name):
     noise = SAMPLED[name]
     radius = 1.0 if name == "flips" else 0.4
     p = np.repeat([[0.999, 0.001], [0.5, 0.5]], 200, axis=0)
-    _, _, p_lower, n_used, reason = decide_radius(
+    _, _, p_lower, n_used, reason = certify_one_radius(
         SimulatedVotes(p),
         noise,
         radius,
@@ -255,7 +255,7 @@ def test_easy_cases_are_certified_with_few_votes(name):
 def test_a_bound_for_the_runner_up_gains_where_there_are_many_classes():
     p = np.repeat([[0.45] + [0.055] * 10], 200, axis=0)
     settings = {"n_selection": 50, "n_samples": 2000, "alpha": 0.001}
-    for certify in (bound_radius, lambda *a, **k: decide_radius(*a, 0.2, **k)):
+    for certify in (certify_largest_radius, lambda *a, **k: certify_one_radius(*a, 0.2, **k)):
         votes = SimulatedVotes(p)
         reason = certify(votes, SAMPLED["gaussian"], runner_up=False, **settings)[-1]
         assert (reason != "certified").all()
@@ -331,7 +331,7 @@ def test_l0_bounds_are_those_of_the_worst_classifier(sigma):
             solution = linprog(there, A_eq=[here], b_eq=[p], bounds=(0, 1))
             n_changed = np.sum(changed != x)
             worst[n_changed] = min(worst[n_changed], solution.fun)
-        found = [float(_lowest(regions, p)) for regions in noise._regions]
+        found = [float(_lower_bound(regions, p)) for regions in noise._regions]
         assert_allclose(found, worst[: len(found)], atol=1e-9)
         survives = np.minimum.accumulate(worst) > 0.5 + 1e-9
         assert noise.radius(p) == survives.sum() - 1

@@ -10,6 +10,7 @@ from ._fgsm import FGSM
 from ._fmn import FMN
 from ._hop_skip_jump import HopSkipJump
 from ._pgd import PGD
+from ._resolve import resolve_attack
 from ._sigma_zero import SigmaZero
 from ._square import Square
 from .core import AttackResult, BaseAttack, MinimumNormAttack
@@ -30,4 +31,5 @@ __all__ = [
     "MinimumNormAttack",
     "SigmaZero",
     "Square",
+    "resolve_attack",
 ]

@@ -1,4 +1,4 @@
-"""Displays: what robustness looks like."""
+"""Displays: plots of robustness."""
 
 from ._adversarial_examples import AdversarialExamplesDisplay
 from ._certified_accuracy import CertifiedAccuracyDisplay

@@ -1,9 +1,9 @@
-"""Clean and adversarial inputs beside each other."""
+"""Plot of clean and adversarial inputs."""
 
 import numpy as np
 
+from ..attacks import resolve_attack
 from ..attacks._target import Target
-from ..metrics._scores import resolve_attack
 from ..utils._containers import column_names, is_dataframe, take_rows
 from ._matplotlib import import_pyplot
 
@@ -12,13 +12,13 @@ _UP, _DOWN = "tab:red", "tab:blue"
 
 
 class AdversarialExamplesDisplay:
-    """Adversarial examples: what an attack changes, and what the classifier then says.
+    """Adversarial examples: the changes by an attack, and the predictions after them.
 
-    Images are shown in three rows: clean, adversarial, and the difference. Other data are shown as
-    one panel a sample, with a bar for each feature that was changed. Each title is a
-    prediction; a wrong one is red.
+    Images are shown in three rows: clean, adversarial, and their difference. Other data are shown
+    in one panel per sample, with a bar for each changed feature. The titles are predictions; wrong
+    predictions are red.
 
-    It is recommended to use :meth:`from_estimator`. All parameters are stored as attributes.
+    Use :meth:`from_estimator` to create it. All parameters are stored as attributes.
 
     Parameters
     ----------
@@ -26,21 +26,21 @@ class AdversarialExamplesDisplay:
         Clean and adversarial inputs.
 
     y_pred, y_pred_adv : array-like of shape (n_samples,)
-        Predictions for them.
+        Predictions for the clean and for the adversarial inputs.
 
     y : array-like of shape (n_samples,), default=None
-        Labels that count as right. None means ``y_pred``.
+        Correct labels. None means ``y_pred``.
 
     image_shape : tuple of int, default=None
         Shape of one image: (height, width), or with one or three channels (channels, height,
-        width) or (height, width, channels). None means the shape of a sample where that has two
-        or three axes, and no image for rows of features.
+        width) or (height, width, channels). None means the shape of a sample if it has two or
+        three axes, and no images if X has rows of features.
 
     feature_names : array-like of str of shape (n_features,), default=None
         Names for the bars. None numbers the features.
 
     scale : float or array-like of shape (n_features,), default=None
-        Unit of each bar, such as the budget of the feature. None means units of X.
+        Unit of each bar, for example the budget of the feature. None means units of X.
 
     Attributes
     ----------
@@ -48,14 +48,14 @@ class AdversarialExamplesDisplay:
         Axes of the images, or of the bars.
 
     ax_ : matplotlib.axes.Axes
-        Axes whose place all of them take.
+        Axes that ``axes_`` replace.
 
     figure_ : matplotlib.figure.Figure
-        Figure that contains them.
+        Figure that contains the axes.
 
     See Also
     --------
-    RobustnessCurveDisplay : Robust accuracy over eps.
+    RobustnessCurveDisplay : Plot of the robust accuracy over eps.
     skrobust.attacks.PGD : An attack.
 
     Examples
@@ -108,12 +108,12 @@ class AdversarialExamplesDisplay:
         ax=None,
         **kwargs,
     ):
-        """Attack a classifier on the first samples and show them.
+        """Attack a classifier on the first samples, and plot them.
 
         Parameters
         ----------
         estimator : fitted classifier or torch.nn.Module
-            The classifier. A pipeline is attacked from its raw input.
+            Classifier to attack. A pipeline is attacked at its raw input.
 
         X : array-like or DataFrame of shape (n_samples, n_features) or (n_samples, ...)
             Inputs, in the units of the ``eps`` and ``bounds`` of the attack.
@@ -122,24 +122,24 @@ class AdversarialExamplesDisplay:
             True labels. None means the predictions of the estimator.
 
         attack : BaseAttack
-            The attack, such as ``PGD(eps=0.1)``. Where it has one budget per feature, bars are in
-            units of that.
+            The attack, such as ``PGD(eps=0.1)``. If its ``eps`` has one budget per feature, this
+            is the unit of the bars.
 
         image_shape : tuple of int, default=None
-            Shape of one image, where the rows of X are images; see the class.
+            Shape of one image, if the rows of X are images; see the class.
 
         n_samples : int, default=6
-            Number of samples to attack and to show: the first ones of X. For others, hand in
-            others.
+            Number of samples to attack and to plot, from the first row of X on.
 
         feature_names : array-like of str of shape (n_features,), default=None
-            Names for the bars. None means the columns of a DataFrame, or numbers.
+            Names for the bars. None means the columns of a DataFrame; features of an array are
+            numbered.
 
         random_state : int, RandomState instance or None, default=0
-            Seed of the attack where its own is None.
+            Seed of the attack, if its own ``random_state`` is None.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes whose place to take. None makes a new figure.
+            Axes to replace. None makes a new figure.
 
         **kwargs : dict
             Passed to :meth:`plot`.
@@ -168,9 +168,11 @@ class AdversarialExamplesDisplay:
         (3, 4)
         >>> plt.close(display.figure_)
         """
-        import_pyplot(cls)  # before the work, not after it
+        import_pyplot(cls)  # fail before the attack runs, not after it
         if attack is None:
-            raise TypeError("attack must be an attack of skrobust.attacks, such as PGD(eps=0.1).")
+            raise TypeError(
+                "attack must be an attack of skrobust.attacks, such as PGD(eps=0.1); got None."
+            )
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
         attack = resolve_attack(attack, random_state=random_state)
@@ -179,12 +181,12 @@ class AdversarialExamplesDisplay:
         X = take_rows(X if is_dataframe(X) else np.asarray(X), slice(n_samples))
         y = None if y is None else np.asarray(y)[:n_samples]
         X_adv = attack.perturb(estimator, X, y)
-        target = Target(estimator)
+        classifier = Target(estimator)
         return cls(
             X=X,
             X_adv=X_adv,
-            y_pred=target.predict(X),
-            y_pred_adv=target.predict(X_adv),
+            y_pred=classifier.predict(X),
+            y_pred_adv=classifier.predict(X_adv),
             y=y,
             image_shape=image_shape,
             feature_names=feature_names,
@@ -192,24 +194,24 @@ class AdversarialExamplesDisplay:
         ).plot(ax, **kwargs)
 
     def plot(self, ax=None, *, cmap="gray", max_features=15):
-        """Show the samples.
+        """Plot the samples.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Axes whose place to take, made by ``subplots`` or with a grid. None makes a new figure.
+            Axes to replace, made by ``subplots`` or with a grid. None makes a new figure.
 
         cmap : str or matplotlib.colors.Colormap, default="gray"
-            Colours of images with one channel.
+            Colour map of images with one channel.
 
         max_features : int, default=15
-            Largest number of bars: the features that were changed most, on average over the
-            samples shown and in units of ``scale``.
+            Largest number of bars. Bars show the features with the largest change, averaged over
+            the samples in units of ``scale``.
 
         Returns
         -------
         display : AdversarialExamplesDisplay
-            The display itself, which now has its attributes.
+            The display itself, with the attributes of the plot.
         """
         pyplot = import_pyplot(self)
         X, X_adv = np.asarray(self.X, dtype=float), np.asarray(self.X_adv, dtype=float)
@@ -228,7 +230,7 @@ class AdversarialExamplesDisplay:
     def _plot_images(self, pyplot, ax, X, X_adv, image_shape, cmap):
         clean, adversarial = (_as_images(part, image_shape) for part in (X, X_adv))
         difference = adversarial - clean
-        if difference.ndim == 4:  # of the channels, the one that was changed most
+        if difference.ndim == 4:  # show the channel with the largest change
             strongest = np.abs(difference).argmax(axis=3, keepdims=True)
             difference = np.take_along_axis(difference, strongest, axis=3)[..., 0]
         low, high = _value_range(clean, adversarial)
@@ -237,7 +239,7 @@ class AdversarialExamplesDisplay:
         self._make_grid(pyplot, ax, 3, n, figsize=(1.1 * n + 1, 3.8))
         for j in range(n):
             for i, images in enumerate((clean, adversarial)):
-                # With channels imshow takes numbers from 0 to 1 only, and ignores vmin and vmax.
+                # For images with channels, imshow ignores vmin and vmax: scale to [0, 1] first.
                 shown = (images[j] - low) / (high - low)
                 self.axes_[i, j].imshow(shown, cmap=cmap, vmin=0, vmax=1)
                 self._set_title(self.axes_[i, j], j, adversarial=bool(i))
@@ -254,7 +256,7 @@ class AdversarialExamplesDisplay:
     def _plot_bars(self, pyplot, ax, X, change, max_features):
         scale = np.ones(X.shape[1]) if self.scale is None else np.asarray(self.scale, dtype=float)
         scale = np.broadcast_to(scale.ravel(), X.shape[1:])
-        # What has no budget was not changed, and has no bar.
+        # A feature without a budget cannot change, and has no bar.
         bars = np.divide(change, scale, out=np.zeros_like(change), where=scale > 0)
         size = np.abs(bars).mean(axis=0)
         n_changed = int((size > 0).sum())
@@ -275,11 +277,11 @@ class AdversarialExamplesDisplay:
         self.axes_[0, 0].set_yticks(np.arange(len(shown)), names)
         hidden = "" if n_changed <= len(shown) else f"; {len(shown)} of {n_changed} features"
         unit = "in units of X" if self.scale is None else "in units of eps"
-        middle = 0.5 if n % 2 else 1.04  # an even number has its middle between two panels
+        middle = 0.5 if n % 2 else 1.04  # centre the label between two panels if n is even
         self.axes_[0, (n - 1) // 2].set_xlabel(f"change ({unit}{hidden})", x=middle)
 
     def _make_grid(self, pyplot, ax, n_rows, n_columns, figsize):
-        """Put a grid of axes in the place of ``ax``."""
+        """Replace ``ax`` by a grid of axes."""
         from matplotlib.gridspec import GridSpecFromSubplotSpec
 
         if ax is None:
@@ -287,8 +289,8 @@ class AdversarialExamplesDisplay:
         place = ax.get_subplotspec()
         if place is None:
             raise ValueError(
-                "ax must have a place in a grid, as those of plt.subplots() and "
-                "figure.add_subplot() have, for several axes to take it. This one has none."
+                "ax must have a place in a grid, so that several axes can replace it; got axes "
+                "without a grid. Make ax by plt.subplots() or figure.add_subplot()."
             )
         ax.set_axis_off()
         self.ax_, self.figure_ = ax, ax.figure
@@ -306,18 +308,18 @@ class AdversarialExamplesDisplay:
         title = str(predicted)
         if both:
             title = f"{clean} → {predicted}"
-            if len(title) > 14:  # what has room above one panel
+            if len(title) > 14:  # the longest title that fits above one panel
                 title = f"{clean}\n→ {predicted}"
         ax.set_title(title, color=_RIGHT if right else _WRONG, fontsize="medium")
 
 
 def _as_images(X, shape):
-    """Array of images (n_samples, height, width), or with three channels as the last axis."""
+    """Return images of shape (n_samples, height, width) or (n_samples, height, width, 3)."""
     shape = tuple(shape)
     if np.prod(shape) != np.prod(X.shape[1:]):
         raise ValueError(
-            f"image_shape must hold as many values as a sample has: {shape} holds "
-            f"{np.prod(shape)}, and a sample has {np.prod(X.shape[1:])}."
+            f"image_shape must have as many values as a sample: {shape} holds {np.prod(shape)}, "
+            f"and a sample has {np.prod(X.shape[1:])}."
         )
     images = X.reshape(len(X), *shape)
     if len(shape) == 3 and shape[0] in (1, 3):
@@ -333,7 +335,7 @@ def _as_images(X, shape):
 
 
 def _value_range(*images):
-    """Values that are black and white: 0 and 1 where they hold all, or the extremes."""
+    """Return the values to show as black and white: 0 and 1 if all values fit, or the extremes."""
     low, high = min(i.min() for i in images), max(i.max() for i in images)
     if low >= 0 and high <= 1:
         return 0.0, 1.0

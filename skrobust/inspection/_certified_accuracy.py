@@ -1,4 +1,4 @@
-"""Certified accuracy over the radius."""
+"""Plot of certified accuracy over the radius."""
 
 import numpy as np
 
@@ -8,17 +8,17 @@ from ..metrics._certified import (
     check_certifier,
     check_labels,
     check_radii,
-    is_right,
+    is_correct,
 )
 from ..utils._weights import check_weights
 from ._matplotlib import draw_curve, import_pyplot
 
 
 class CertifiedAccuracyDisplay:
-    """Certified accuracy over the radius.
+    """Curve of certified accuracy over the radius.
 
-    It is recommended to use :meth:`from_estimator` or :meth:`from_certificate`. All parameters are
-    stored as attributes.
+    Use :meth:`from_estimator` or :meth:`from_certificate` to create it. All parameters are stored
+    as attributes.
 
     Parameters
     ----------
@@ -33,10 +33,10 @@ class CertifiedAccuracyDisplay:
         Name of the classifier, for the legend. None means no legend.
 
     norm : str, default=None
-        Norm of the radii, for the label of the axis. None leaves it out.
+        Norm of the radii, for the label of the axis. None omits it.
 
     unit : str, default=None
-        What radii are measured in, for the label of the axis. None leaves it out.
+        Unit of the radii, for the label of the axis. None omits it.
 
     Attributes
     ----------
@@ -51,15 +51,15 @@ class CertifiedAccuracyDisplay:
 
     See Also
     --------
-    skrobust.metrics.certified_accuracy_score : The numbers.
-    RobustnessCurveDisplay : Accuracy under attack, an upper bound.
+    skrobust.metrics.certified_accuracy_score : Scores of the curve.
+    RobustnessCurveDisplay : Plot of the accuracy under attack, an upper bound.
 
     Notes
     -----
-    The curve consists of steps, each at the score of its right end: between the radii that were
-    looked at it is never higher than what is certified.
+    The curve consists of steps. Between two radii it shows the score of the larger one, so that it
+    is never above the certified accuracy.
 
-    Curves on the same axes are comparable if norm and unit of their radii are the same.
+    Curves on the same axes are comparable if their radii have the same norm and unit.
 
     Examples
     --------
@@ -95,12 +95,12 @@ class CertifiedAccuracyDisplay:
         ax=None,
         **kwargs,
     ):
-        """Certify the predictions of a classifier and plot how many of them are right.
+        """Certify the predictions of a classifier, and plot its certified accuracy.
 
         Parameters
         ----------
         estimator : fitted classifier with ``certify``
-            The classifier; see :func:`~skrobust.metrics.certified_accuracy_score`.
+            Classifier to certify; see :func:`~skrobust.metrics.certified_accuracy_score`.
 
         X : array-like or DataFrame of shape (n_samples, n_features) or (n_samples, ...)
             Inputs.
@@ -109,13 +109,13 @@ class CertifiedAccuracyDisplay:
             True labels.
 
         radius : array-like of shape (n_radii,), default=None
-            Radii. None means all at which the curve steps down, and one beyond the last of them.
+            Radii. None means all radii at which the curve drops, and one radius beyond them.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights.
 
         name : str, default=None
-            Name for the legend. None means the class of the estimator.
+            Name for the legend. None means the class name of the estimator.
 
         ax : matplotlib.axes.Axes, default=None
             Axes to plot on. None makes a new figure.
@@ -144,7 +144,7 @@ class CertifiedAccuracyDisplay:
         0.0
         >>> plt.close(display.figure_)
         """
-        import_pyplot(cls)  # before the work, not after it
+        import_pyplot(cls)  # fail before the certification, not after it
         y = check_certifier(estimator, X, y)
         check_weights(sample_weight, y)
         _check_list(radius)
@@ -162,19 +162,19 @@ class CertifiedAccuracyDisplay:
     def from_certificate(
         cls, certificate, y, *, radius=None, sample_weight=None, name=None, ax=None, **kwargs
     ):
-        """Plot how many predictions are right, given their certificates.
+        """Plot the certified accuracy for given certificates.
 
         Parameters
         ----------
         certificate : Certificate
-            What ``certify(X)`` returns. That of ``certify(X, radius=...)`` knows of no other
-            radius, and has but one step.
+            Result of ``certify(X)``. The result of ``certify(X, radius=...)`` gives a curve with a
+            single step.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         radius : array-like of shape (n_radii,), default=None
-            Radii. None means all at which the curve steps down, and one beyond the last of them.
+            Radii. None means all radii at which the curve drops, and one radius beyond them.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights.
@@ -194,7 +194,7 @@ class CertifiedAccuracyDisplay:
 
         Examples
         --------
-        Curves of several classifiers share axes by ``ax``:
+        Several curves on the same axes:
 
         >>> import matplotlib
         >>> matplotlib.use("agg")
@@ -247,7 +247,7 @@ class CertifiedAccuracyDisplay:
         Returns
         -------
         display : CertifiedAccuracyDisplay
-            The display itself, which now has its attributes.
+            The display itself, with the attributes of the plot.
         """
         radius, scores = np.asarray(self.radius, dtype=float), np.asarray(self.scores, dtype=float)
         if radius.ndim != 1 or scores.shape != radius.shape:
@@ -266,12 +266,12 @@ def _check_list(radius):
     if radius is not None and check_radii(radius).ndim == 0:
         raise ValueError(
             f"radius of CertifiedAccuracyDisplay must be None or a list of radii; got {radius!r}. "
-            "For a single one use certified_accuracy_score."
+            "For a single radius use certified_accuracy_score."
         )
 
 
 def _steps(certificate, y):
-    """0, the radii at which certified accuracy steps down, and one beyond."""
-    radius = np.asarray(certificate.radius, dtype=float)[is_right(certificate, y)]
+    """Return 0, all radii at which certified accuracy drops, and one radius beyond them."""
+    radius = np.asarray(certificate.radius, dtype=float)[is_correct(certificate, y)]
     steps = np.unique(np.r_[0.0, radius[np.isfinite(radius)]])
     return np.r_[steps, 1.05 * steps[-1] or 1.0]

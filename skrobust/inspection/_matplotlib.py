@@ -1,50 +1,40 @@
-"""The one place that imports matplotlib, which is optional."""
+"""Helpers of the displays. Only this module imports matplotlib, which is optional."""
 
 import numpy as np
 
 
 def import_pyplot(caller):
-    """Import ``matplotlib.pyplot``, or say how to get it.
-
-    Parameters
-    ----------
-    caller : object
-        The display that needs it, or its class.
-
-    Returns
-    -------
-    pyplot : module
-    """
+    """Return ``matplotlib.pyplot``; raise an ImportError that names ``caller``, a display."""
     name = caller.__name__ if isinstance(caller, type) else type(caller).__name__
     try:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            f"{name} needs matplotlib, which is not installed. Install it by "
+            f"{name} needs matplotlib, which is not installed. Install it with "
             "`pip install skrobust[plot]`."
         ) from error
     return pyplot
 
 
 def draw_curve(display, x, scores, labels, style, *, ax=None, name=None):
-    """Plot a curve of accuracies for a display, and give it its attributes.
+    """Plot a curve of accuracies, and set ``line_``, ``ax_`` and ``figure_`` of the display.
 
     Parameters
     ----------
     display : object
-        Has ``estimator_name``.
+        Display with an attribute ``estimator_name``.
 
     x, scores : ndarrays of shape (n_points,)
-        In any order.
+        Points of the curve, in any order.
 
     labels : tuple of str
-        Of both axes.
+        Labels of the two axes.
 
     style : dict
-        For :meth:`matplotlib.axes.Axes.plot`.
+        Keyword arguments of :meth:`matplotlib.axes.Axes.plot`.
 
     ax, name
-        As for its ``plot``.
+        As in ``plot`` of the display.
 
     Returns
     -------
@@ -58,7 +48,7 @@ def draw_curve(display, x, scores, labels, style, *, ax=None, name=None):
     order = np.argsort(x, kind="stable")
     (display.line_,) = ax.plot(x[order], scores[order], **{"label": name} | style)
     ax.set(xlabel=labels[0], ylabel=labels[1], ylim=(-0.02, 1.02))
-    if not display.line_.get_label().startswith("_"):  # as of a line that has no name
+    if not display.line_.get_label().startswith("_"):  # matplotlib's label of an unnamed line
         ax.legend()
     display.ax_, display.figure_ = ax, ax.figure
     return display

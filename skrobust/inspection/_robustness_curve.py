@@ -1,23 +1,24 @@
-"""Robust accuracy over the size of the perturbation."""
+"""Plot of robust accuracy over eps."""
 
 import numpy as np
 
+from ..attacks import resolve_attack
 from ..metrics import robust_accuracy_curve
 from ._matplotlib import draw_curve, import_pyplot
 
 
 class RobustnessCurveDisplay:
-    """Robustness curve: accuracy under attack over the size of the perturbation.
+    """Robustness curve: accuracy under attack over eps.
 
-    It is recommended to use :meth:`from_estimator`. All parameters are stored as attributes.
+    Use :meth:`from_estimator` to create it. All parameters are stored as attributes.
 
     Parameters
     ----------
     eps : array-like of shape (n_eps,) or (n_eps, n_features)
-        Radii, in any order. Rows of budgets per feature have no one unit, so that the horizontal
-        axis is the share that they are of the largest, on average over the features. For an axis
-        in a unit of your own, such as multiples of the standard deviation, give those numbers
-        here, and the scores of :func:`~skrobust.metrics.robust_accuracy_curve`.
+        Radii, in any order. Budgets per feature have no common unit: the horizontal axis then
+        shows each row as a share of the largest row, averaged over the features. For another unit,
+        such as multiples of the standard deviation, pass values in that unit as ``eps``, and the
+        result of :func:`~skrobust.metrics.robust_accuracy_curve` as ``scores``.
 
     scores : array-like of shape (n_eps,)
         Robust accuracy at each radius.
@@ -26,7 +27,7 @@ class RobustnessCurveDisplay:
         Name of the classifier, for the legend. None means no legend.
 
     norm : str, default=None
-        Norm of the perturbation, for the label of the axis. None leaves it out.
+        Norm of the perturbation, for the label of the axis. None omits it.
 
     Attributes
     ----------
@@ -41,13 +42,13 @@ class RobustnessCurveDisplay:
 
     See Also
     --------
-    skrobust.metrics.robust_accuracy_curve : The numbers.
-    AdversarialExamplesDisplay : What an attack changes.
+    skrobust.metrics.robust_accuracy_curve : Scores of the curve.
+    AdversarialExamplesDisplay : Plot of adversarial examples.
 
     Notes
     -----
-    Each point is an upper bound of the robust accuracy: the accuracy under the attacks that were
-    tried. A curve at 0 is certain; one that is high may come down under a stronger attack.
+    Each point is the accuracy under the attacks that were run, an upper bound of the robust
+    accuracy. A score of 0 is final; a high score can be lower under a stronger attack.
 
     Examples
     --------
@@ -87,12 +88,12 @@ class RobustnessCurveDisplay:
         ax=None,
         **kwargs,
     ):
-        """Attack a classifier at every eps and plot how much of its accuracy is left.
+        """Attack a classifier at every eps, and plot its accuracy.
 
         Parameters
         ----------
         estimator : fitted classifier or torch.nn.Module
-            The classifier. A pipeline is attacked from its raw input.
+            Classifier to attack. A pipeline is attacked at its raw input.
 
         X : array-like or DataFrame of shape (n_samples, n_features) or (n_samples, ...)
             Inputs, in the units of ``eps`` and ``bounds``.
@@ -104,21 +105,21 @@ class RobustnessCurveDisplay:
             Radii, in units of X. 0 gives the accuracy.
 
         attack : BaseAttack, default=None
-            None means the strongest that the estimator allows; see
+            None means the strongest attack that the estimator allows; see
             :func:`~skrobust.metrics.robust_accuracy_score`.
 
         norm, bounds, mask : default=None
-            Threat model; see :class:`~skrobust.threat.ThreatModel`. What is given replaces the
-            parameter of ``attack``.
+            Threat model; see :class:`~skrobust.threat.ThreatModel`. A value that is not None
+            replaces the parameter of ``attack``.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights.
 
         random_state : int, RandomState instance or None, default=0
-            Seed of the attack where its own is None.
+            Seed of the attack, if its own ``random_state`` is None.
 
         name : str, default=None
-            Name for the legend. None means the class of the estimator.
+            Name for the legend. None means the class name of the estimator.
 
         ax : matplotlib.axes.Axes, default=None
             Axes to plot on. None makes a new figure.
@@ -145,7 +146,7 @@ class RobustnessCurveDisplay:
         True
         >>> plt.close(display.figure_)
         """
-        import_pyplot(cls)  # before the work, not after it
+        import_pyplot(cls)  # fail before the attack runs, not after it
         scores = robust_accuracy_curve(
             estimator,
             X,
@@ -158,8 +159,7 @@ class RobustnessCurveDisplay:
             sample_weight=sample_weight,
             random_state=random_state,
         )
-        if norm is None:
-            norm = "linf" if attack is None else attack.norm
+        norm = resolve_attack(attack, eps=0, norm=norm).norm
         name = type(estimator).__name__ if name is None else name
         display = cls(eps=eps, scores=scores, estimator_name=name, norm=norm)
         return display.plot(ax, **kwargs)
@@ -181,7 +181,7 @@ class RobustnessCurveDisplay:
         Returns
         -------
         display : RobustnessCurveDisplay
-            The display itself, which now has its attributes.
+            The display itself, with the attributes of the plot.
         """
         eps, scores = np.asarray(self.eps, dtype=float), np.asarray(self.scores, dtype=float)
         if eps.ndim not in (1, 2) or scores.shape != eps.shape[:1]:
@@ -199,7 +199,7 @@ class RobustnessCurveDisplay:
 
 
 def _share_of_largest(eps):
-    """One number for each row of budgets: what they are of the largest row, on average."""
+    """Return each row of budgets as a share of the largest row, averaged over the features."""
     largest = eps.max(axis=0)
     limited = largest > 0
     return (eps[:, limited] / largest[limited]).mean(axis=1) if limited.any() else eps[:, 0]

@@ -1,4 +1,4 @@
-"""Scores of robustness, and scorers for model selection."""
+"""Metrics: scores of robustness, and scorers for model selection."""
 
 from ._certified import (
     average_certified_radius_score,

@@ -1,4 +1,4 @@
-"""Certified accuracy, and its scorers."""
+"""Certified accuracy, and its scorer."""
 
 import warnings
 from inspect import signature
@@ -9,22 +9,23 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from ..utils._weights import check_weights
 from ._scorer import BaseScorer
 
-# Radii are compared up to rounding: they may have been converted between norms and units.
+# Radii are compared up to rounding: a conversion between norms or units rounds them.
 _ROUNDING = 1e-9
 
 
 def certified_accuracy_score(estimator, X, y, *, radius=0.0, sample_weight=None):
-    """Share of the samples that are classified correctly, with a certificate of the radius.
+    """Return the share of samples that are correct and certified at a radius.
 
-    It is a lower bound of the robust accuracy of the classifier that the certificates are about,
-    as far as these hold: of a :class:`~skrobust.SmoothedClassifier` each is wrong with a
-    probability of up to ``alpha``, and so, in expectation, is up to that share of the samples.
+    The score is a lower bound of the robust accuracy, if all certificates hold. A certificate of a
+    :class:`~skrobust.SmoothedClassifier` is wrong with a probability of up to ``alpha``: expect up
+    to a share ``alpha`` of the samples to be counted by mistake.
 
     Parameters
     ----------
     estimator : fitted classifier with ``certify``
         A :class:`~skrobust.SmoothedClassifier`, or any object with a method ``certify(X)`` that
-        returns an object with arrays ``label``, ``radius`` and ``abstained``.
+        returns a :class:`~skrobust.verification.Certificate`, or another object with arrays
+        ``label``, ``radius`` and ``abstained``.
 
     X : array-like or DataFrame of shape (n_samples, n_features) or (n_samples, ...)
         Inputs.
@@ -33,9 +34,8 @@ def certified_accuracy_score(estimator, X, y, *, radius=0.0, sample_weight=None)
         True labels.
 
     radius : float or array-like of shape (n_radii,), default=0.0
-        The radius that certificates need, in the norm and the unit that the estimator certifies in;
-        a list gives a curve. 0 asks for a certificate of any radius: the prediction is right, and
-        does not abstain.
+        Radius that must be certified, in the norm and the unit of the certificates. A list gives a
+        curve. With 0, a certificate of any radius counts.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights.
@@ -43,26 +43,27 @@ def certified_accuracy_score(estimator, X, y, *, radius=0.0, sample_weight=None)
     Returns
     -------
     score : float or ndarray of shape (n_radii,)
-        Between 0 and 1; for a list, in the order of ``radius``. It never rises with the radius.
+        Between 0 and 1, and for a list in the order of ``radius``. It never rises with the radius.
 
     Warns
     -----
     UserWarning
-        The estimator can never certify this one radius, such as for want of samples; the warning
-        says why. The score is 0 then.
+        The estimator cannot certify this radius for any sample, for example because of a small
+        ``n_samples``. The score is then 0, and the warning names the reason.
 
     See Also
     --------
-    make_certified_scorer : For use in model selection.
-    skrobust.inspection.CertifiedAccuracyDisplay : Plots the curve.
-    robust_accuracy_score : An upper bound of the robust accuracy.
+    make_certified_scorer : Scorer for model selection.
+    skrobust.inspection.CertifiedAccuracyDisplay : Plot of the curve.
+    robust_accuracy_score : Upper bound of the robust accuracy.
 
     Notes
     -----
-    For one radius ``certify(X, radius=radius)`` is called, if the estimator has that parameter: a
-    :class:`~skrobust.SmoothedClassifier` then takes no more samples than needed to decide. For
-    several there is one call ``certify(X)``, which costs more, and as it is another test, may
-    decide differently on the few samples whose largest certificate is close to the radius.
+    For one radius the score calls ``certify(X, radius=radius)``, if ``certify`` has this parameter.
+    A :class:`~skrobust.SmoothedClassifier` then takes no more votes than a decision needs. For
+    several radii the score calls ``certify(X)`` once, which costs more. This is another statistical
+    test: it can decide differently on the few samples whose largest radius is close to the
+    requested one.
 
     Examples
     --------
@@ -89,19 +90,18 @@ def certified_accuracy_score(estimator, X, y, *, radius=0.0, sample_weight=None)
 
 
 def average_certified_radius_score(estimator, X, y, *, sample_weight=None):
-    """Mean of the certified radii, where samples that are not classified correctly count as 0.
+    """Return the mean certified radius; samples with a wrong prediction count as 0.
 
     .. warning::
-        This number can be gamed, and should not be what a classifier is trained or selected for. It
-        pays to raise radii that are large already, at the cost of samples that are hard, and a
-        classifier that always predicts the most frequent class can have any value whatever, by a
-        large ``sigma`` or many ``n_samples`` [1]_. Report :func:`certified_accuracy_score` at the
-        radii that matter.
+        Do not train or select a classifier by this number. It rewards larger radii for easy
+        samples at the expense of hard samples. A classifier that always predicts the most frequent
+        class can reach any value, by a large ``sigma`` or many ``n_samples`` [1]_. Report
+        :func:`certified_accuracy_score` at the radii that matter.
 
     Parameters
     ----------
     estimator : fitted classifier with ``certify``
-        As for :func:`certified_accuracy_score`.
+        As in :func:`certified_accuracy_score`.
 
     X : array-like or DataFrame of shape (n_samples, n_features) or (n_samples, ...)
         Inputs.
@@ -115,17 +115,17 @@ def average_certified_radius_score(estimator, X, y, *, sample_weight=None):
     Returns
     -------
     score : float
-        In the norm and the unit that the estimator certifies in.
+        In the norm and the unit of the certificates.
 
     See Also
     --------
-    certified_accuracy_score : The share of the samples with a radius of at least a given one.
+    certified_accuracy_score : Share of samples that are certified at a given radius.
 
     Notes
     -----
-    It is the area under the curve of :func:`certified_accuracy_score` over the radius. Of a
-    :class:`~skrobust.SmoothedClassifier` it grows with ``n_samples``: only scores with the same
-    ``n_samples`` and ``alpha`` can be compared.
+    The score is the area under the curve of :func:`certified_accuracy_score` over the radius. For a
+    :class:`~skrobust.SmoothedClassifier` it grows with ``n_samples``: compare only scores with the
+    same ``n_samples`` and ``alpha``.
 
     References
     ----------
@@ -146,22 +146,15 @@ def average_certified_radius_score(estimator, X, y, *, sample_weight=None):
     y = check_certifier(estimator, X, y)
     weight = check_weights(sample_weight, y)
     certificate = certify(estimator, X)
-    radius = np.where(is_right(certificate, y), certificate.radius, 0.0)
+    radius = np.where(is_correct(certificate, y), certificate.radius, 0.0)
     return float(np.average(radius, weights=weight))
 
 
 class CertifiedScorer(BaseScorer):
-    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_certified_scorer`.
-
-    Attributes
-    ----------
-    names : list of str or None
-        Keys of the scores, where a call gives several.
-    """
+    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_certified_scorer`."""
 
     def __init__(self, radius):
         self.radius = radius
-        self.names = None
         if isinstance(radius, list):
             self.names = [f"certified_accuracy_{value:.15g}" for value in radius]
 
@@ -171,7 +164,7 @@ class CertifiedScorer(BaseScorer):
         Parameters
         ----------
         estimator, X, y, sample_weight
-            As for :func:`certified_accuracy_score`.
+            As in :func:`certified_accuracy_score`.
 
         Returns
         -------
@@ -180,7 +173,7 @@ class CertifiedScorer(BaseScorer):
         result = certified_accuracy_score(
             estimator, X, y, radius=self.radius, sample_weight=sample_weight
         )
-        return result if self.names is None else dict(zip(self.names, result.tolist(), strict=True))
+        return self._by_name(result)
 
     def __repr__(self):
         return f"make_certified_scorer(radius={self.radius!r})"
@@ -192,19 +185,18 @@ def make_certified_scorer(radius=0.0):
     Parameters
     ----------
     radius : float or array-like of shape (n_radii,), default=0.0
-        The radius that certificates need; a list makes the scorer return a dict, with a key
-        ``certified_accuracy_<radius>`` for each radius. It is in the norm and the unit that the
-        estimator certifies in, which should be the same for all that are compared: with one
-        ``sigma`` for each feature, the unit of :class:`~skrobust.SmoothedClassifier` is ``sigma``
-        itself.
+        Radius that must be certified, in the norm and the unit of the certificates. A list makes
+        the scorer return a dict with a key ``certified_accuracy_<radius>`` for each radius. Compare
+        estimators only if their certificates have the same norm and unit: if a
+        :class:`~skrobust.SmoothedClassifier` has one ``sigma`` per feature, ``sigma`` is its unit.
 
     Returns
     -------
     scorer : callable
         ``scorer(estimator, X, y, sample_weight=None)``; higher is better. It can be pickled, and
-        used as ``scoring``, also inside a dict of scorers. One that returns a dict needs
-        ``refit="certified_accuracy_..."`` in :class:`~sklearn.model_selection.GridSearchCV`. One
-        radius costs less than a list: see :func:`certified_accuracy_score`.
+        used as ``scoring``, also inside a dict of scorers. A scorer that returns a dict needs
+        ``refit="certified_accuracy_..."`` in :class:`~sklearn.model_selection.GridSearchCV`. A
+        single radius costs less than a list; see :func:`certified_accuracy_score`.
 
     Examples
     --------
@@ -228,7 +220,7 @@ def make_certified_scorer(radius=0.0):
 
 
 def certify(estimator, X, radius=None):
-    """Certificates of the estimator; of one radius, where it can decide about that alone."""
+    """Return the certificate of an estimator, for one radius if its ``certify`` allows that."""
     if radius is None or "radius" not in signature(estimator.certify).parameters:
         return estimator.certify(X)
     try:
@@ -236,8 +228,8 @@ def certify(estimator, X, radius=None):
     except ValueError as error:
         if radius == 0:
             raise
-        # That no sample can have this radius is an answer: 0, as on a curve. If not even a radius
-        # of 0 can be decided, something else is wrong.
+        # If a radius of 0 can be certified, the requested radius is out of reach for all samples,
+        # and the score is 0 as it is on a curve. Otherwise the error has another cause.
         try:
             certificate = estimator.certify(X, radius=0.0)
         except ValueError:
@@ -251,29 +243,14 @@ def certify(estimator, X, radius=None):
 
 
 def accuracy_at(certificate, y, radii, weight):
-    """Certified accuracy at each of the radii.
-
-    Parameters
-    ----------
-    certificate : object with arrays label, radius and abstained
-
-    y : ndarray of shape (n_samples,)
-
-    radii : ndarray of shape (n_radii,)
-
-    weight : ndarray of shape (n_samples,)
-
-    Returns
-    -------
-    scores : ndarray of shape (n_radii,)
-    """
-    right = is_right(certificate, y)
-    reached = np.asarray(certificate.radius) * (1 + _ROUNDING)
-    return np.array([np.average(right & (reached >= radius), weights=weight) for radius in radii])
+    """Return the certified accuracy at each radius, as an ndarray of shape (n_radii,)."""
+    correct = is_correct(certificate, y)
+    certified = np.asarray(certificate.radius) * (1 + _ROUNDING)
+    return np.array([np.average(correct & (certified >= r), weights=weight) for r in radii])
 
 
 def check_radii(radius):
-    """The radius or radii as a float64 array without or with one axis."""
+    """Return one radius or several as a float64 array with 0 axes or 1."""
     try:
         radii = np.asarray(radius, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -289,17 +266,17 @@ def check_radii(radius):
 
 
 def check_labels(y):
-    """Labels as an array with one axis."""
+    """Return labels as an array with one axis."""
     return column_or_1d(np.asarray(y))
 
 
 def check_certifier(estimator, X, y):
-    """Labels as an array with one axis, if the estimator can certify and knows them all."""
+    """Return labels as an array with one axis; raise an error if they cannot be certified."""
     if not callable(getattr(estimator, "certify", None)):
         raise TypeError(
             "estimator must have a method certify, as skrobust.SmoothedClassifier does; "
-            f"{type(estimator).__name__} has none. SmoothedClassifier(estimator).fit(X, y) makes "
-            "one of any classifier."
+            f"{type(estimator).__name__} has none. Use SmoothedClassifier(estimator).fit(X, y), "
+            "which certifies any classifier."
         )
     check_consistent_length(X, y)
     y = check_labels(y)
@@ -315,12 +292,12 @@ def check_certifier(estimator, X, y):
     return y
 
 
-def is_right(certificate, y):
-    """Where the label is right and something is certified."""
+def is_correct(certificate, y):
+    """Return whether each sample is certified with the correct label."""
     label = np.asarray(certificate.label)
     if label.shape != y.shape:
         raise ValueError(
-            "There must be one certificate for each label of y; got certificates of shape "
-            f"{label.shape} and y of shape {y.shape}."
+            "certify must return one certificate for each label of y; got labels of shape "
+            f"{label.shape}, and y of shape {y.shape}."
         )
     return (label == y) & ~np.asarray(certificate.abstained, dtype=bool)

@@ -4,19 +4,28 @@ from numbers import Real
 
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from ._scores import resolve_attack, robust_accuracy_curve, robust_accuracy_score
+from ..attacks import resolve_attack
+from ._scores import robust_accuracy_curve, robust_accuracy_score
 
 
 class BaseScorer:
-    """What scorers share: how they ask for sample weights."""
+    """Base class of scorers: metadata routing, and names of several scores.
+
+    Attributes
+    ----------
+    names : list of str or None
+        Keys of the scores, if a call returns several.
+    """
+
+    names: list[str] | None = None
 
     def set_score_request(self, *, sample_weight=None):
-        """Say whether ``sample_weight`` is to be routed here (with metadata routing enabled).
+        """Request ``sample_weight`` from metadata routing, which must be enabled.
 
         Parameters
         ----------
         sample_weight : bool, str or None, default=None
-            See the user guide of scikit-learn on metadata routing.
+            As in scikit-learn; see its user guide on metadata routing.
 
         Returns
         -------
@@ -27,7 +36,7 @@ class BaseScorer:
         return self
 
     def get_metadata_routing(self):
-        """Requested metadata.
+        """Return the requested metadata.
 
         Returns
         -------
@@ -37,15 +46,13 @@ class BaseScorer:
             self.set_score_request()
         return self._metadata_request
 
+    def _by_name(self, result):
+        """Return a single score as it is, and several as a dict."""
+        return result if self.names is None else dict(zip(self.names, result.tolist(), strict=True))
+
 
 class RobustScorer(BaseScorer):
-    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_robust_scorer`.
-
-    Attributes
-    ----------
-    names : list of str or None
-        Keys of the scores, where a call gives several.
-    """
+    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_robust_scorer`."""
 
     def __init__(self, attack, eps, norm, bounds, mask, random_state):
         self.attack = attack
@@ -54,7 +61,6 @@ class RobustScorer(BaseScorer):
         self.bounds = bounds
         self.mask = mask
         self.random_state = random_state
-        self.names = None
         if isinstance(eps, list):
             self.names = [f"robust_accuracy_{float(value):.15g}" for value in eps]
 
@@ -64,7 +70,7 @@ class RobustScorer(BaseScorer):
         Parameters
         ----------
         estimator, X, y, sample_weight
-            As for :func:`robust_accuracy_score`.
+            As in :func:`robust_accuracy_score`.
 
         Returns
         -------
@@ -83,7 +89,7 @@ class RobustScorer(BaseScorer):
             sample_weight=sample_weight,
             random_state=self.random_state,
         )
-        return result if self.names is None else dict(zip(self.names, result.tolist(), strict=True))
+        return self._by_name(result)
 
     def __repr__(self):
         given = {k: v for k, v in vars(self).items() if k not in ("names", "_metadata_request")}
@@ -94,30 +100,31 @@ class RobustScorer(BaseScorer):
 def make_robust_scorer(attack=None, *, eps=None, norm=None, bounds=None, mask=None, random_state=0):
     """Make a scorer that measures accuracy under attack.
 
-    The scorer attacks at the ``eps`` given here, whatever the estimator was trained for, so that
-    classifiers trained for different eps are compared by one measure.
+    The scorer attacks at its own ``eps``, so that classifiers which were trained for different eps
+    are compared at the same eps.
 
     Parameters
     ----------
     attack : BaseAttack, default=None
-        None means the strongest that the estimator allows; see :func:`robust_accuracy_score`.
+        None means the strongest attack that the estimator allows; see
+        :func:`robust_accuracy_score`.
 
     eps : float, list of float or array of shape (n_features,), default=None
-        Radius, in units of X; a list makes the scorer return a dict, with a key
-        ``robust_accuracy_<eps>`` for each radius (0 gives the accuracy), and an ndarray is one
-        budget per feature. None means that of ``attack``.
+        Radius, in units of X. A list makes the scorer return a dict with a key
+        ``robust_accuracy_<eps>`` for each radius (0 gives the accuracy). An ndarray has one budget
+        per feature. None means the ``eps`` of ``attack``.
 
     norm, bounds, mask : default=None
-        Threat model; what is given replaces the parameter of ``attack``.
+        Threat model. A value that is not None replaces the parameter of ``attack``.
 
     random_state : int, RandomState instance or None, default=0
-        Seed of the attack where its own is None.
+        Seed of the attack, if its own ``random_state`` is None.
 
     Returns
     -------
     scorer : callable
         ``scorer(estimator, X, y, sample_weight=None)``; higher is better. It can be pickled, and
-        used as ``scoring``, also inside a dict of scorers. One that returns a dict needs
+        used as ``scoring``, also inside a dict of scorers. A scorer that returns a dict needs
         ``refit="robust_accuracy_..."`` in :class:`~sklearn.model_selection.GridSearchCV`.
 
     Examples

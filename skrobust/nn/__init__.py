@@ -1,4 +1,4 @@
-"""Neural networks that RobustClassifier knows by name."""
+"""Neural networks that RobustClassifier accepts by name."""
 
 from ._cnn import CNN
 from ._mlp import MLP

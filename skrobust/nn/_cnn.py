@@ -8,8 +8,8 @@ from ._layers import Layers, make_activation
 class CNN(Layers):
     """Small convolutional network for small images.
 
-    Each block halves height and width by a strided 4 x 4 convolution; a hidden linear layer and
-    the logits follow. With the defaults it is the network of Wong & Kolter (2018) for MNIST.
+    Each block halves height and width by a 4 x 4 convolution with stride 2. A hidden linear layer
+    and the layer of the logits follow. The defaults are the MNIST network of [1]_.
 
     Parameters
     ----------
@@ -20,13 +20,18 @@ class CNN(Layers):
         Number of logits.
 
     channels : tuple of int, default=(16, 32)
-        Channels after each block.
+        Number of channels after each block.
 
     hidden : int, default=100
         Width of the linear layer before the logits.
 
     activation : {"relu", "tanh", "gelu", "silu"}, default="relu"
         Activation after each layer.
+
+    Raises
+    ------
+    ValueError
+        ``input_shape`` is not the shape of an image, or the image is too small for the blocks.
 
     References
     ----------
@@ -46,7 +51,8 @@ class CNN(Layers):
             raise ValueError(
                 "CNN needs input_shape=(channels, height, width) with images of at least "
                 f"{2 ** len(channels)} x {2 ** len(channels)} pixels; got {tuple(input_shape)}. "
-                "Set input_shape, or take another module for data that are no images."
+                "Set input_shape to the shape of one image. For other data use another module, "
+                "such as MLP."
             )
         blocks = []
         depth, height, width = input_shape

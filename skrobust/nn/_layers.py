@@ -1,4 +1,4 @@
-"""What the networks of this package have in common."""
+"""Base class and activations of the networks."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiL
 
 
 class Layers(nn.Sequential):
-    """Sequence of layers whose slices are plain sequences."""
+    """Sequence of layers. A slice of it is a plain ``nn.Sequential``."""
 
     def __getitem__(self, index):
         if isinstance(index, slice):
@@ -15,7 +15,7 @@ class Layers(nn.Sequential):
 
 
 def make_activation(name):
-    """Activation layer of that name."""
+    """Return a new activation layer by its name."""
     if name not in ACTIVATIONS:
         raise ValueError(
             f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}; got {name!r}."

@@ -13,19 +13,19 @@ class MLP(Layers):
     Parameters
     ----------
     n_features : int
-        Number of inputs. An input of more than one dimension is flattened.
+        Number of input features. Inputs with more than one axis are flattened.
 
     n_classes : int
         Number of logits.
 
     hidden : int or tuple of int, default=(128, 128)
-        Widths of the hidden layers; an empty tuple makes a linear model.
+        Widths of the hidden layers. An empty tuple gives a linear model.
 
     activation : {"relu", "tanh", "gelu", "silu"}, default="relu"
         Activation after each hidden layer.
 
     dropout : float, default=0.0
-        Probability of dropping a hidden unit in training.
+        Probability of dropping a hidden unit during training.
 
     Examples
     --------

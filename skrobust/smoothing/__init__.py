@@ -1,6 +1,6 @@
 """Randomised smoothing: certified predictions for any classifier."""
 
-from ._certificate import Certificate
+from ._certificate import SmoothedCertificate
 from ._classifier import SmoothedClassifier
 from ._flips import FlipNoise
 from ._gaussian import GaussianNoise
@@ -11,11 +11,11 @@ from ._uniform import UniformNoise
 
 __all__ = [
     "AdditiveNoise",
-    "Certificate",
     "FlipNoise",
     "GaussianNoise",
     "LaplaceNoise",
     "Noise",
+    "SmoothedCertificate",
     "SmoothedClassifier",
     "SplittingNoise",
     "UniformNoise",

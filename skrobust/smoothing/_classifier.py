@@ -4,117 +4,105 @@ from math import prod
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._norm_factor import norm_factor
 from ..attacks._target import Target
 from ..utils._containers import FLOATS, column_names, is_dataframe
 from ..utils._random import draw_seed
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
-from ..utils._threat_parameters import per_feature
 from ..utils._torch import is_fitted, outputs
 from ..utils._weights import check_weights
-from ._certificate import Certificate
-from ._decide import CERTIFIED, bound_radius, decide_radius, enumerate_points, least_samples
-from ._flips import FlipNoise
-from ._gaussian import GaussianNoise
-from ._laplace import LaplaceNoise
+from ._certificate import SmoothedCertificate
+from ._certification import CERTIFIED, certify_votes, check_n_samples, check_radius
 from ._noise import Noise
-from ._splitting import SplittingNoise
-from ._training import fit_on_noise
-from ._uniform import UniformNoise
+from ._noise_parameters import NOISES, describe_unit, fit_noise
+from ._training import fit_under_noise
 from ._view import SmoothedView
-from ._votes import Votes
-
-_NOISES = {
-    "gaussian": GaussianNoise,
-    "laplace": LaplaceNoise,
-    "uniform": UniformNoise,
-    "splitting": SplittingNoise,
-    "flips": FlipNoise,
-}
-
-# 1 / p of the norms.
-_INVERSE_ORDER = {"l1": 1.0, "l2": 0.5, "linf": 0.0}
+from ._vote_counter import VoteCounter
 
 
 class SmoothedClassifier(ClassifierMixin, BaseEstimator):
-    """Majority vote of a classifier under noise, which can be certified.
+    """Majority vote of a classifier under random noise, with certified radii.
 
-    Whatever the classifier, a small perturbation of the input changes the distribution of the noisy
-    inputs only a little, and with it the shares of the votes: where one class has a clear
-    majority, no perturbation up to a radius changes the vote. The votes are sampled, and the
-    certificates hold with probability ``1 - alpha``.
+    The inner classifier votes on noisy copies of an input. A small perturbation of the input
+    changes the distribution of the noisy copies only slightly, and therefore also the shares of the
+    votes. If one class has a clear majority, no perturbation up to a certain radius can change the
+    vote. This is true for every inner classifier. The votes are sampled, and a certificate holds
+    with probability ``1 - alpha``.
 
-    Noise is added to the X handed in; with a pipeline inside that is before its first step.
+    Noise is added to X as it is passed in: if the inner classifier is a pipeline, before its first
+    step.
 
     Parameters
     ----------
     estimator : classifier or torch.nn.Module, default=None
-        The classifier whose votes are counted. A fitted one, or a module from inputs to logits, is
-        used as it is; ``clone`` (and with it ``GridSearchCV``) would return an unfitted copy, which
-        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
-        fitted under noise: a :class:`~skrobust.RobustClassifier` with fresh noise in every batch
-        (``defense=None`` stands for noise alone, and a defense with a parameter ``sigma`` gets that
-        of Gaussian noise), any other on ``n_augment`` noisy copies of every row. None means a
+        Inner classifier, whose votes are counted. None means a
         :class:`~sklearn.linear_model.LogisticRegression`.
 
+        A fitted classifier, or a module from inputs to logits, is used as it is. ``clone`` (and
+        therefore ``GridSearchCV``) makes an unfitted copy of a classifier;
+        :class:`sklearn.frozen.FrozenEstimator` prevents this.
+
+        An unfitted classifier is cloned and fitted under noise; see Notes.
+
     sigma : float or array-like of shape (n_features,), default=0.25
-        Standard deviation of the noise, in units of X; for ``noise="flips"`` the probability that a
-        column is drawn anew. With one value for each feature, radii are lengths of perturbations
-        divided by it.
+        Standard deviation of the noise, in units of X. For ``noise="flips"`` the probability that
+        a column is redrawn. With one value per feature, radii are norms of perturbations divided
+        by ``sigma``.
 
     scale : {"std"}, default=None
         With ``"std"``, ``sigma`` and radii are in standard deviations of the features in the
-        training data (1 where a feature is constant). None leaves the units of X.
+        training data (1 for a constant feature). None means units of X.
 
     noise : str or Noise, default="gaussian"
         Distribution of the noise: ``"gaussian"`` (certifies in l2), ``"laplace"`` and ``"uniform"``
         (l1), ``"splitting"`` (l1, exact, for inputs on a grid), ``"flips"`` (l0, for categories),
-        or an instance of a class of :mod:`skrobust.smoothing`, which may have parameters.
+        or an instance of a class of :mod:`skrobust.smoothing`, which can have parameters.
 
     norm : {"linf", "l2", "l1", "l0"}, default=None
-        Norm of the radii. None means that of the noise. From another norm they are converted: a
-        radius in l2 times ``n_features ** -0.5`` is one in linf.
+        Norm of the radii. None means the norm of the noise. For another norm the radii are
+        converted: an l2 radius times ``n_features ** -0.5`` is an linf radius.
 
     bound : {"two-class", "runner-up"}, default="two-class"
-        What is known of the other classes: that they have what is left together, or a bound for
-        each. The second costs half of ``alpha``, and gains where there are many classes and no
-        large majority.
+        Bound on the probability of the other classes. With ``"two-class"`` it is one minus the
+        lower bound of the top class. With ``"runner-up"`` each class gets its own upper bound, at
+        the cost of half of ``alpha``. Radii are then larger for many classes without a large
+        majority.
 
     alpha : float, default=0.001
-        Probability that the certificate of a point is wrong, at most: for each point, and each call
-        of :meth:`certify`. For a statement about all of n points at a time, set ``alpha`` to the
-        probability that any of them is wrong, divided by n. Without, a share of up to ``alpha`` of
-        the points is expected to be wrong.
+        Largest probability that a certificate is wrong, for each sample and each call of
+        :meth:`certify`. Without a correction, expect up to a share ``alpha`` of the certificates of
+        a data set to be wrong. For a statement about n samples at the same time, set ``alpha`` to
+        the probability that any of their certificates is wrong, divided by n.
 
     n_samples : int, default=10000
-        Votes for a certificate; where one radius is asked for, the most of them.
+        Number of votes for a certificate. If one radius is requested, the largest number.
 
     n_selection : int, default=100
-        Votes that choose the class, also in :meth:`predict`. For a certificate they are not used
-        again, and so cost nothing of ``alpha``.
+        Number of votes that select the top class, also in :meth:`predict`. A certificate does not
+        use them again, so that they cost no part of ``alpha``.
 
     n_augment : int, default=10
-        Noisy copies of every training row.
+        Number of noisy copies of every training row.
 
     batch_size : int or "auto", default="auto"
-        Noisy inputs that go through the classifier at a time. Apart from rounding, nothing depends
-        on it.
+        Number of noisy inputs in one pass. Results do not depend on it, apart from rounding.
 
     n_jobs : int, default=None
-        Threads for a classifier that has no view (:func:`~skrobust.to_torch`). None means 1 unless
-        in a ``joblib.parallel_config`` context.
+        Number of threads for a classifier without a view (:func:`~skrobust.to_torch`). None means
+        1 unless in a ``joblib.parallel_config`` context.
 
     verbose : int, default=0
-        With 1, a progress bar.
+        Verbosity. With 1, shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the noise, drawn once by :meth:`fit`. The noise of an input depends on it and on
-        the values of the input alone, so that the fitted classifier is a function like any other.
-        The classifier inside has a ``random_state`` of its own.
+        Seed of the noise, drawn once by :meth:`fit`. The noise of an input is a function of this
+        seed and of the values of the input, so that predictions of a fitted classifier are
+        deterministic. The inner classifier has its own ``random_state``.
 
     Attributes
     ----------
@@ -122,10 +110,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         Labels.
 
     estimator_ : classifier or torch.nn.Module
-        The fitted classifier inside.
+        Fitted inner classifier.
 
     noise_ : Noise
-        The fitted distribution.
+        Fitted distribution.
 
     seed_ : int
         Seed of the noise.
@@ -146,19 +134,28 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    ``certify(X)`` is Algorithm 1 of [1]_: some votes choose a class, others give the bound of
-    Clopper and Pearson for its probability, and the noise makes a radius of that.
-    ``certify(X, radius=...)`` asks for no more votes than needed to decide that one radius, by
-    betting on it [2]_: it stops, at any time, when certified, or when it is unlikely that up to
-    ``n_samples`` votes would be enough.
+    ``certify(X)`` is Algorithm 1 of [1]_. Some votes select the top class. Other votes give the
+    lower bound of Clopper and Pearson on its probability, and the distribution of the noise turns
+    this bound into a radius. ``certify(X, radius=...)`` tests this radius with as few votes as
+    possible, by a sequential test [2]_: it stops as soon as the radius is certified, or unlikely to
+    be certified by ``n_samples`` votes.
 
-    A certificate is about the vote of infinitely many noisy points, and in exact arithmetic.
-    :meth:`predict` takes ``n_selection`` of them and always answers, also where the vote is close:
-    there, an attack that is judged by it may seem to beat a certificate. That one is wrong with
-    probability ``alpha`` at most holds for inputs that were chosen without knowledge of the seed.
+    A certificate is about the vote of infinitely many noisy points, in exact arithmetic.
+    :meth:`predict` counts ``n_selection`` votes and never abstains. If the vote is close, an attack
+    on :meth:`predict` can therefore seem to break a certificate. The probability ``alpha`` holds
+    for inputs that were chosen without knowledge of the seed.
 
-    To attacks by gradients it shows the mean of the probabilities under 16 fixed noise vectors
-    (:func:`~skrobust.to_torch`), where the classifier inside has a view and the noise is added.
+    For gradient-based attacks, the differentiable view (:func:`~skrobust.to_torch`) returns the
+    mean probabilities under 16 fixed noise vectors. It exists if the inner classifier has a view
+    and the noise is additive.
+
+    **Training under noise.** An estimator that trains under noise by itself has a method
+    ``__fit_under_noise__(self, noise)``. It is called on the unfitted clone, with the fitted
+    :class:`~skrobust.smoothing.Noise`. It prepares the estimator and returns None. The clone is
+    then fitted on the clean X. An estimator without this method is fitted on ``n_augment`` noisy
+    copies of every row. A :class:`~skrobust.RobustClassifier` prepares its defense:
+    ``defense=None`` becomes training under noise alone, and a defense with a parameter ``sigma``
+    gets the standard deviation of Gaussian noise.
 
     References
     ----------
@@ -189,7 +186,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         "estimator": [HasMethods(["fit", "predict"]), HasMethods("forward"), None],
         "sigma": [Interval(Real, 0, None, closed="neither"), "array-like"],
         "scale": [StrOptions({"std"}), None],
-        "noise": [StrOptions(set(_NOISES)), Noise],
+        "noise": [StrOptions(set(NOISES)), Noise],
         "norm": [StrOptions({"linf", "l2", "l1", "l0"}), None],
         "bound": [StrOptions({"two-class", "runner-up"})],
         "alpha": [Interval(Real, 0, 0.5, closed="neither")],
@@ -237,7 +234,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, sample_weight=None):
-        """Fit the classifier inside under noise, unless it is fitted already.
+        """Fit the noise, and the inner classifier under noise unless it is fitted.
 
         Parameters
         ----------
@@ -245,10 +242,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             Training inputs.
 
         y : array-like of shape (n_samples,), default=None
-            Labels; needed where ``estimator`` is not fitted.
+            Labels. Required if ``estimator`` is not fitted.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, for an ``estimator`` that takes them.
+            Weights, if ``estimator`` takes them.
 
         Returns
         -------
@@ -256,44 +253,29 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         """
         estimator = LogisticRegression() if self.estimator is None else self.estimator
         fitted = is_fitted(estimator)
-        frame = X
-        if fitted and y is None:
-            X = validate_data(self, X, dtype=FLOATS, allow_nd=True)
-        else:
-            X, y = validate_data(self, X, y, dtype=FLOATS, allow_nd=True)
-            check_classification_targets(y)
-        self.sample_shape_ = X.shape[1:]
+        array, y, weight = self._check_training_data(X, y, sample_weight, needs_y=not fitted)
         self.seed_ = draw_seed(self.random_state)
-        if sample_weight is not None:
-            sample_weight = check_weights(sample_weight, X)
-        self.noise_ = self._fit_noise(X, sample_weight, column_names(frame))
-        self._factor()
-        self._check_samples(None, self.alpha)
-        if fitted:
-            self.estimator_ = estimator
-        else:
-            self.estimator_ = fit_on_noise(
-                estimator,
-                frame if is_dataframe(frame) else X,
-                X,
-                y,
-                sample_weight,
-                self.noise_,
-                n_augment=self.n_augment,
-                seed=self.seed_,
-            )
-        target = Target(self.estimator_)
-        target.check_X(frame, X)
-        if target.is_module:
-            target.classes = np.arange(outputs(target.view, X[:1]).shape[1])
-        self.classes_ = target.classes
-        if fitted and y is not None:
-            target.encode(y, X)
-        self._votes(frame, X[:64], target).check_repeatable()
+        self.noise_ = fit_noise(
+            self.noise,
+            self.sigma,
+            self.scale,
+            array,
+            weight,
+            feature_names=column_names(X),
+            seed=self.seed_,
+        )
+        self._check_norm()
+        check_n_samples(self.noise_, self.n_samples, self.alpha)
+        if not fitted:
+            options = {"n_augment": self.n_augment, "seed": self.seed_}
+            inputs = X if is_dataframe(X) else array
+            estimator = fit_under_noise(estimator, inputs, array, y, weight, self.noise_, **options)
+        self.estimator_ = estimator
+        self._check_estimator(X, array, y if fitted else None)
         return self
 
     def predict(self, X):
-        """Predict labels: the class with most votes.
+        """Predict the class with the most votes.
 
         Parameters
         ----------
@@ -309,7 +291,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[top]
 
     def predict_proba(self, X):
-        """Shares of the votes.
+        """Return the shares of the votes.
 
         Parameters
         ----------
@@ -333,149 +315,80 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             Inputs.
 
         radius : float, default=None
-            The one radius to decide about, which mostly takes a hundredth of the votes. None means
-            the largest that ``n_samples`` votes can certify.
+            Radius to test, in the norm and the unit of the certificate. A test usually takes about
+            1 % of the votes. None means the largest radius that ``n_samples`` votes can certify.
 
         Returns
         -------
-        certificate : Certificate
-            For each input: with probability ``1 - alpha`` no perturbation shorter than
-            ``certificate.radius`` makes the smoothed classifier leave ``certificate.label``.
+        certificate : SmoothedCertificate
+            For each input, with probability ``1 - alpha``: no perturbation with a norm below
+            ``certificate.radius`` changes the prediction from ``certificate.label``.
 
         Raises
         ------
         ValueError
-            ``n_samples`` votes can never certify the radius at this ``alpha``; the message says how
-            many could.
+            ``n_samples`` votes cannot certify the radius at this ``alpha``. The message names the
+            number that is needed.
         """
         check_is_fitted(self)
         self._validate_params()
-        factor = self._factor()
+        factor = self._check_norm()
         if radius is not None:
-            if not (isinstance(radius, Real) and np.isfinite(radius) and float(radius) >= 0):
-                raise ValueError(
-                    "radius must be None or a number that is not negative, in the norm of the "
-                    f"certificate; got {radius!r}."
-                )
-            radius = float(radius) / factor
-        runner_up = self.bound == "runner-up" and len(self.classes_) > 2
-        self._check_samples(radius, self.alpha / 2 if runner_up else self.alpha)
-        array = self._check_inputs(X)
+            radius = check_radius(radius) / factor
         settings = {
-            "n_selection": self.n_selection,
             "n_samples": self.n_samples,
             "alpha": self.alpha,
-            "runner_up": runner_up,
+            "runner_up": self.bound == "runner-up" and len(self.classes_) > 2,
         }
-        total = None if radius is not None else len(array) * self._n_votes(certificate=True)
-        with self._votes(X, array).prepared(total) as votes:
-            if self.noise_.n_points_ is not None:
-                found = enumerate_points(votes, self.noise_, radius)
-                test = "exact"
-            elif radius is None:
-                found = bound_radius(votes, self.noise_, **settings)
-                test = "Clopper-Pearson"
-            else:
-                found = decide_radius(votes, self.noise_, radius, **settings)
-                test = "confidence sequence" if runner_up else "betting"
-        top, reached, p_lower, n_used, reason = found
-        return Certificate(
-            label=self.classes_[top],
-            radius=reached * factor,
-            abstained=reason != CERTIFIED,
-            p_lower=p_lower,
-            n_samples=n_used,
-            reason=reason,
-            norm=self.norm or self.noise_.norm,
-            alpha=0.0 if test == "exact" else self.alpha,
-            method=f"{type(self.noise_).__name__}, {test}, {self.bound}",
-            unit=self._unit(),
-        )
+        check_n_samples(self.noise_, radius=radius, norm_factor=factor, **settings)
+        array = self._check_inputs(X)
+        n_votes = None
+        if radius is None:
+            n_votes = len(array) * (self.noise_.n_points_ or self.n_selection + self.n_samples)
+        with self._make_vote_counter(X, array).prepared(n_votes) as vote_counter:
+            outcome, test = certify_votes(
+                vote_counter, self.noise_, radius, n_selection=self.n_selection, **settings
+            )
+        return self._make_certificate(outcome, test, factor)
 
     def __to_torch__(self):
-        """Differentiable view: the mean probabilities under a few fixed noise vectors."""
+        """Return the differentiable view: mean probabilities under fixed noise vectors."""
         check_is_fitted(self)
         return SmoothedView(self.estimator_, self.noise_, self.sample_shape_, self.seed_)
 
-    def _fit_noise(self, X, sample_weight, feature_names):
-        """The distribution, fitted: level and factor of each feature."""
-        noise = _NOISES[self.noise]() if isinstance(self.noise, str) else clone(self.noise)
-        noise._validate_params()
-        sigma, scale = self.sigma, None
-        if np.ndim(sigma):
-            scale = per_feature(np.asarray(sigma, dtype=np.float64), self.sample_shape_, "sigma")
-            sigma = 1.0
-            if not (np.isfinite(scale).all() and (scale > 0).all()):
-                raise ValueError(
-                    "sigma of SmoothedClassifier must be positive for all features; got "
-                    f"{scale.min():g}. Noise that leaves a feature alone certifies nothing."
-                )
-        if self.scale == "std":
-            std = _standard_deviations(X, sample_weight)
-            scale = std if scale is None else scale * std
-        seen = X if sample_weight is None else X[sample_weight > 0]
-        return noise.fit(seen, sigma, scale, feature_names=feature_names, seed=self.seed_)
+    def _check_training_data(self, X, y, sample_weight, *, needs_y):
+        if y is None and not needs_y:
+            array = validate_data(self, X, dtype=FLOATS, allow_nd=True)
+        else:
+            array, y = validate_data(self, X, y, dtype=FLOATS, allow_nd=True)
+            check_classification_targets(y)
+        self.sample_shape_ = array.shape[1:]
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, array)
+        return array, y, sample_weight
 
-    def _factor(self):
-        """What radii are multiplied by to be in the norm that was asked for."""
-        own, wanted = self.noise_.norm, self.norm
-        if wanted in (None, own):
-            return 1.0
-        if "l0" in (own, wanted):
+    def _check_norm(self):
+        """Return the factor that converts radii of the noise to the requested norm."""
+        own, wanted = self.noise_.norm, self.norm or self.noise_.norm
+        factor = norm_factor(own, wanted, prod(self.sample_shape_))
+        if factor is None:
             raise ValueError(
                 f"{type(self.noise_).__name__} certifies in {own}, which says nothing about "
-                f"norm={wanted!r}. Use norm=None, or another noise: flips for l0."
+                f"norm={wanted!r} of SmoothedClassifier. Set norm=None, or use another noise: "
+                "'flips' certifies in l0, 'gaussian' in l2, 'laplace' and 'uniform' in l1."
             )
-        n_features = prod(self.sample_shape_)
-        # The norm that is asked for may be smaller than that of the noise, by at most this.
-        return n_features ** min(0.0, _INVERSE_ORDER[wanted] - _INVERSE_ORDER[own])
+        return factor
 
-    def _check_samples(self, radius, alpha):
-        """Raise a ValueError where no votes whatever would certify anything."""
-        if self.noise_.n_points_ is not None:
-            return
-        least = least_samples(self.noise_, radius, alpha)
-        if least is None:
-            raise ValueError(
-                f"radius={radius * self._factor():g} is more than {type(self.noise_).__name__} "
-                f"with sigma={self.noise_.sigma_:g} can certify, however many votes there are. "
-                "Take a larger sigma."
-            )
-        if self.n_samples < least:
-            at = "anything" if radius is None else f"radius={radius * self._factor():g}"
-            raise ValueError(
-                f"n_samples={self.n_samples} of SmoothedClassifier cannot certify {at} at "
-                f"alpha={self.alpha:g}, even if all votes agree. Set n_samples to {least} or more, "
-                "or take a larger alpha."
-            )
-
-    def _n_votes(self, certificate=False):
-        if self.noise_.n_points_ is not None:
-            return self.noise_.n_points_
-        return self.n_selection + (self.n_samples if certificate else 0)
-
-    def _count(self, X):
-        check_is_fitted(self)
-        array, n = self._check_inputs(X), self._n_votes()
-        with self._votes(X, array).prepared(len(array) * n) as votes:
-            return votes.count(np.arange(len(array)), 0, n)
-
-    def _votes(self, X, array, target=None):
-        if target is None:
-            target = Target(self.estimator_)
-            target.classes = self.classes_
-        # What was not fitted on a frame gets none.
-        named = is_dataframe(X) and hasattr(self.estimator_, "feature_names_in_")
-        return Votes(
-            target,
-            X if named else array,
-            array,
-            self.noise_,
-            self.seed_,
-            batch_size=self.batch_size,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-        )
+    def _check_estimator(self, X, array, y):
+        """Read the labels of the inner classifier, and check its inputs and its predictions."""
+        classifier = Target(self.estimator_)
+        classifier.check_X(X, array)
+        if classifier.is_module:
+            classifier.classes = np.arange(outputs(classifier.view, array[:1]).shape[1])
+        self.classes_ = classifier.classes
+        if y is not None:
+            classifier.encode(y, array)
+        self._make_vote_counter(X, array[:64], classifier).check_deterministic()
 
     def _check_inputs(self, X):
         array = validate_data(self, X, reset=False, dtype=FLOATS, allow_nd=True)
@@ -487,12 +400,43 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         self.noise_.check(array)
         return array
 
-    def _unit(self):
-        if self.noise_.norm == "l0":
-            return "columns"
-        if np.ndim(self.sigma):
-            return "sigma of each feature" + (" times its std" if self.scale else "")
-        return "standard deviations of the features" if self.scale else "units of X"
+    def _count(self, X):
+        """Return the votes for each class: the first ones, or all if the noise is finite."""
+        check_is_fitted(self)
+        array, n = self._check_inputs(X), self.noise_.n_points_ or self.n_selection
+        with self._make_vote_counter(X, array).prepared(len(array) * n) as vote_counter:
+            return vote_counter.count(np.arange(len(array)), 0, n)
+
+    def _make_vote_counter(self, X, array, classifier=None):
+        if classifier is None:
+            classifier = Target(self.estimator_)
+            classifier.classes = self.classes_
+        # A classifier that was fitted on arrays gets arrays, also if X is a data frame.
+        takes_frames = is_dataframe(X) and hasattr(self.estimator_, "feature_names_in_")
+        return VoteCounter(
+            classifier,
+            X if takes_frames else array,
+            array,
+            self.noise_,
+            self.seed_,
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+    def _make_certificate(self, outcome, test, factor):
+        return SmoothedCertificate(
+            label=self.classes_[outcome.top],
+            radius=outcome.radius * factor,
+            abstained=outcome.reason != CERTIFIED,
+            reason=outcome.reason,
+            norm=self.norm or self.noise_.norm,
+            unit=describe_unit(self.noise_, self.sigma, self.scale),
+            method=f"{type(self.noise_).__name__}, {test}, {self.bound}",
+            p_lower=outcome.p_lower,
+            n_samples=outcome.n_samples,
+            alpha=self.alpha if self.noise_.n_points_ is None else 0.0,
+        )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_")
@@ -501,11 +445,3 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.estimator is None or not is_fitted(self.estimator)
         return tags
-
-
-def _standard_deviations(X, sample_weight):
-    """Standard deviation of each feature; 1 for what is constant but for rounding."""
-    mean = np.average(X, axis=0, weights=sample_weight)
-    std = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=sample_weight))
-    std[std <= 10 * np.finfo(X.dtype).eps * np.abs(mean)] = 1.0
-    return std

@@ -1,4 +1,4 @@
-"""Gaussian noise: radii in l2."""
+"""Gaussian noise, for radii in l2."""
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -7,12 +7,13 @@ from ._noise import AdditiveNoise
 
 
 class GaussianNoise(AdditiveNoise):
-    """Gaussian noise of standard deviation ``sigma``: certifies in l2.
+    """Gaussian noise of standard deviation ``sigma``, which certifies in l2.
 
     Notes
     -----
-    The radius is ``sigma / 2 * (Phi^-1(p_A) - Phi^-1(p_B))``, [1]_ Theorem 1, which with
-    ``p_B = 1 - p_A`` is ``sigma * Phi^-1(p_A)``. No larger one holds for all classifiers.
+    The radius is ``sigma / 2 * (Phi^-1(p_A) - Phi^-1(p_B))`` (Theorem 1 of [1]_), where ``p_A`` and
+    ``p_B`` are the bounds for the top class and for the others. With ``p_B = 1 - p_A`` it is
+    ``sigma * Phi^-1(p_A)``. No larger radius holds for all classifiers.
 
     References
     ----------
@@ -30,12 +31,17 @@ class GaussianNoise(AdditiveNoise):
 
     norm = "l2"
 
+    @property
+    def normal_std(self):
+        """Standard deviation of the noise, in units of X; see :attr:`Noise.normal_std`."""
+        return self.sigma_ * (1.0 if self.scale_ is None else self.scale_.ravel())
+
     def threshold(self, radius):
-        """Probability that a radius needs; see :meth:`Noise.threshold`."""
+        """Return the probability that a radius needs; see :meth:`Noise.threshold`."""
         return ndtr(radius / self.sigma_)
 
     def radius(self, p_lower, runner_up_upper=None):
-        """Certified radius in l2; see :meth:`Noise.radius`."""
+        """Return the certified radius in l2; see :meth:`Noise.radius`."""
         if runner_up_upper is None:
             return self.sigma_ * ndtri(p_lower)
         return self.sigma_ / 2 * (ndtri(p_lower) - ndtri(np.asarray(runner_up_upper)))

@@ -1,24 +1,25 @@
-"""Laplace noise: radii in l1."""
+"""Laplace noise, for radii in l1."""
 
 from math import sqrt
 
 import numpy as np
 import torch
 
-from ._noise import AdditiveNoise, logarithm
+from ._noise import AdditiveNoise, safe_log
 
 
 class LaplaceNoise(AdditiveNoise):
-    """Laplace noise of standard deviation ``sigma``: certifies in l1.
+    """Laplace noise of standard deviation ``sigma``, which certifies in l1.
 
     Notes
     -----
-    With the parameter ``b = sigma / sqrt(2)`` of the distribution the radius is [1]_ ::
+    ``p_A`` and ``p_B`` are the bounds for the top class and for the others, and
+    ``b = sigma / sqrt(2)`` is the scale of the distribution. The radius is [1]_ ::
 
         max(b / 2 * log(p_A / p_B), -b * log(1 - p_A + p_B))
 
-    and with ``p_B = 1 - p_A`` it is ``-b * log(2 * (1 - p_A))``. Near the boundary it is smaller
-    than that of :class:`UniformNoise`, and unlike it has no limit.
+    With ``p_B = 1 - p_A`` it is ``-b * log(2 * (1 - p_A))``. Near the decision boundary it is
+    smaller than with :class:`UniformNoise`. Unlike there, it has no upper limit.
 
     References
     ----------
@@ -37,25 +38,25 @@ class LaplaceNoise(AdditiveNoise):
     norm = "l1"
 
     def threshold(self, radius):
-        """Probability that a radius needs; see :meth:`Noise.threshold`."""
+        """Return the probability that a radius needs; see :meth:`Noise.threshold`."""
         return 1.0 - 0.5 * np.exp(-radius / self._b)
 
     def radius(self, p_lower, runner_up_upper=None):
-        """Certified radius in l1; see :meth:`Noise.radius`."""
+        """Return the certified radius in l1; see :meth:`Noise.radius`."""
         p = np.asarray(p_lower, dtype=np.float64)
         if runner_up_upper is None:
-            return -self._b * logarithm(2 * (1 - p))
+            return -self._b * safe_log(2 * (1 - p))
         q = np.asarray(runner_up_upper, dtype=np.float64)
-        ratio = self._b / 2 * (logarithm(p) - logarithm(q))
-        return np.maximum(ratio, -self._b * logarithm(1 - p + q))
+        ratio = self._b / 2 * (safe_log(p) - safe_log(q))
+        return np.maximum(ratio, -self._b * safe_log(1 - p + q))
 
     @property
     def _b(self):
         return self.sigma_ / sqrt(2)
 
     def _draw(self, out, generator):
-        # By its quantiles: a third of the time of exponential_ on a CPU. The smallest step below 1
-        # keeps the logarithm finite where the uniform number is -1.
+        # Inverse transform sampling takes a third of the time of `exponential_` on a CPU. Clamping
+        # to the largest number below 1 keeps the logarithm finite if the uniform number is -1.
         out.uniform_(-1, 1, generator=generator)
         largest = 1 - torch.finfo(out.dtype).eps / 2
         magnitude = out.abs().clamp_(max=largest).neg_().log1p_()

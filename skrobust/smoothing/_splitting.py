@@ -1,4 +1,4 @@
-"""Splitting noise: radii in l1 without sampling."""
+"""Splitting noise, for exact radii in l1."""
 
 from math import ceil, sqrt
 from numbers import Real
@@ -12,23 +12,24 @@ from ._noise import Noise
 
 
 class SplittingNoise(Noise):
-    """Deterministic splitting noise: certifies in l1, without sampling and without error.
+    """Splitting noise, which certifies in l1 exactly and without sampling.
 
-    Every feature is replaced by the middle of the cell that it lies in, of cells that are
-    ``2 * sqrt(3) * sigma`` wide. Where the cells begin is the noise, and it takes only as many
-    values as there are steps in a cell: all of them are tried, and the certificate is exact.
+    The values of a feature are split into cells of width ``2 * sqrt(3) * sigma``, and a feature is
+    replaced by the centre of its cell. The position where the cells begin is the noise. It takes
+    as many values as there are grid steps in a cell. All of them are evaluated, so that
+    certificates are exact.
 
-    It holds for inputs on a grid, such as images of 8 bits, and for counts.
+    The certificates hold for inputs on a grid, such as 8-bit images or counts.
 
     Parameters
     ----------
     step : float, default=1/255
-        Distance of the values that a feature can have, in units of X. The default is that of
-        images of 8 bits in [0, 1].
+        Distance between neighbouring values of a feature, in units of X. The default fits 8-bit
+        images in [0, 1].
 
     bounds : None or pair (low, high), default=None
-        Box of valid inputs, in units of X. The cells at its sides are cut off there, which keeps
-        noisy points in the box. The grid begins at ``low``, or at 0 without bounds.
+        Box of valid inputs, in units of X. Cells are cut off at its sides, which keeps noisy
+        points in the box. The grid begins at ``low``, or at 0 without bounds.
 
     Attributes
     ----------
@@ -37,10 +38,10 @@ class SplittingNoise(Noise):
 
     Notes
     -----
-    All features share the place where the cells begin, up to an offset that is drawn once [1]_. Of
-    the ``n_points_`` noisy points of an input a perturbation of k steps, all features together,
-    changes at most k. Where a class has m votes more than every other (with ties going to the
-    class that comes first), ``floor(m / 2)`` steps change nothing.
+    All features share the position where the cells begin, up to an offset for each feature that is
+    drawn once [1]_. A perturbation of k grid steps, summed over all features, changes at most k of
+    the ``n_points_`` noisy points of an input. If a class has m more votes than every other class,
+    ``floor(m / 2)`` steps cannot change the top class. Ties go to the class that comes first.
 
     References
     ----------
@@ -68,11 +69,11 @@ class SplittingNoise(Noise):
         self.bounds = bounds
 
     def fit(self, X, sigma, scale=None, *, feature_names=None, seed=0):
-        """Set the width of the cells; see :meth:`Noise.fit`."""
+        """Set the width and the offsets of the cells; see :meth:`Noise.fit`."""
         if scale is not None:
             raise ValueError(
-                "SplittingNoise needs the same sigma for all features, a number, and scale=None: "
-                "its cells are as wide as so many steps of the grid. Scale X before."
+                "SplittingNoise needs the same sigma for all features (a number) and scale=None of "
+                "SmoothedClassifier, because all cells are equally wide. Scale X before instead."
             )
         self.n_points_ = max(1, ceil(2 * sqrt(3) * sigma / self.step - 1e-9))
         generator = np.random.RandomState(seed)
@@ -90,8 +91,8 @@ class SplittingNoise(Noise):
         if off.max(initial=0) > 1e-3:
             wrong = X.ravel()[np.argmax(off)]
             raise ValueError(
-                f"SplittingNoise needs X on the grid of its step={self.step:g}: certificates hold "
-                f"for such inputs only. Got {wrong:g}. Round X, or set step."
+                f"SplittingNoise needs X on the grid of its step={self.step:g}; got {wrong:g}. "
+                "Its certificates hold on the grid only. Round X, or set step of SplittingNoise."
             )
 
     @property
@@ -99,7 +100,7 @@ class SplittingNoise(Noise):
         return 0.0 if self.box_ is None else self.box_[0]
 
     def sampler(self, dtype, device):
-        """Function that makes noisy points of one input; see :meth:`Noise.sampler`."""
+        """Return a function that computes noisy points of one input; see :meth:`Noise.sampler`."""
         options = {"dtype": torch.float64, "device": device}
         low = torch.as_tensor(self._low, **options)
         width = self.n_points_
@@ -113,7 +114,8 @@ class SplittingNoise(Noise):
             else:
                 j = torch.arange(start, start + n, device=device)
             j = j.to(torch.float64).view(-1, *[1] * (out.ndim - 1))
-            # In steps: a cell ends half a step above `begin`, so that no input is on its side.
+            # In grid steps. Cells begin half a step off the grid, so that no input lies on the
+            # border of two cells.
             begin = (offsets + j).remainder_(width).add_(0.5)
             x = x.to(torch.float64).sub(low).div_(self.step).round_()
             end = (x - begin).div_(width).ceil_().mul_(width).add_(begin)
@@ -125,32 +127,33 @@ class SplittingNoise(Noise):
         return sample
 
     def radius_of_votes(self, counts):
-        """Exact radius for the votes of all noisy points.
+        """Return the exact radius of the top class.
 
         Parameters
         ----------
         counts : int array of shape (n_samples, n_classes)
+            Votes of all noisy points.
 
         Returns
         -------
         radius : ndarray of shape (n_samples,)
-            A number of steps, times ``step``, of the class with most votes, the first of equals.
+            A multiple of ``step``.
         """
         counts = np.asarray(counts)
         rows, first = np.arange(len(counts)), counts.argmax(axis=1)
         rivals = counts.copy()
-        # A class that comes before wins a tie.
+        # Classes that come before the top class win ties, as if they had one more vote.
         rivals += np.arange(counts.shape[1]) < first[:, np.newaxis]
         rivals[rows, first] = -1
         lead = counts[rows, first] - rivals.max(axis=1)
         return lead // 2 * self.step
 
     def threshold(self, radius):
-        """Share of the votes that a radius needs; see :meth:`Noise.threshold`."""
+        """Return the share of the votes that a radius needs; see :meth:`Noise.threshold`."""
         return 0.5 + radius / (self.step * self.n_points_)
 
     def radius(self, p_lower, runner_up_upper=None):
-        """Radius for shares of the votes; see :meth:`Noise.radius`."""
+        """Return the radius for shares of the votes; see :meth:`Noise.radius`."""
         p = np.asarray(p_lower, dtype=np.float64)
         other = 1 - p if runner_up_upper is None else np.asarray(runner_up_upper)
         return self.step * self.n_points_ / 2 * (p - other)

@@ -1,4 +1,4 @@
-"""Fitting a classifier to noisy data."""
+"""Fit the inner classifier under noise."""
 
 import numpy as np
 import torch
@@ -7,26 +7,24 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ..utils._containers import frame_like
 from ..utils._random import RowNoise, make_generator
-from ._gaussian import GaussianNoise
 
 
-def fit_on_noise(estimator, X, array, y, sample_weight, noise, *, n_augment, seed):
+def fit_under_noise(estimator, X, array, y, sample_weight, noise, *, n_augment, seed):
     """Fit a clone of a classifier under noise.
 
-    A :class:`~skrobust.RobustClassifier` without a defense gets one that adds fresh noise to every
-    batch; a defense of its own that has a parameter ``sigma`` gets that of Gaussian noise. Any
-    other classifier gets ``n_augment`` noisy copies of every row.
+    A classifier with a method ``__fit_under_noise__`` is prepared by it and fitted on the clean
+    inputs. Every other classifier is fitted on ``n_augment`` noisy copies of each row.
 
     Parameters
     ----------
     estimator : classifier
-        Not fitted.
+        Unfitted classifier.
 
     X : array or DataFrame
-        Training inputs.
+        Training inputs, in the container that the classifier is fitted on.
 
     array : ndarray
-        Their values.
+        The values of X.
 
     y : ndarray of shape (n_samples,)
         Labels.
@@ -35,44 +33,35 @@ def fit_on_noise(estimator, X, array, y, sample_weight, noise, *, n_augment, see
         Weights.
 
     noise : Noise
-        Fitted.
+        Fitted distribution.
 
-    n_augment, seed : int
+    n_augment : int
+        Number of noisy copies of each row.
+
+    seed : int
+        Seed of the noisy copies.
 
     Returns
     -------
     estimator : classifier
-        Fitted.
+        Fitted clone.
     """
-    # These rooms are further down in the house, and know this one.
-    from ..classifiers import RobustClassifier
-
     estimator = clone(estimator)
-    if isinstance(estimator, RobustClassifier):
-        _prepare(estimator, noise)
-        return estimator.fit(X, y, **_weights(estimator, sample_weight, 1))
-    noisy = frame_like(X, noisy_copies(array, noise, n_augment, seed))
-    weights = _weights(estimator, sample_weight, n_augment)
-    return estimator.fit(noisy, np.repeat(y, n_augment), **weights)
+    if hasattr(estimator, "__fit_under_noise__"):
+        estimator.__fit_under_noise__(noise)
+        return estimator.fit(X, y, **_fit_params(estimator, sample_weight, 1))
+    noisy = frame_like(X, make_noisy_copies(array, noise, n_augment, seed))
+    params = _fit_params(estimator, sample_weight, n_augment)
+    return estimator.fit(noisy, np.repeat(y, n_augment), **params)
 
 
-def _prepare(estimator, noise):
-    """Set the defense of a RobustClassifier, or the noise of the one that it has."""
-    from ..defenses import GaussianAugmentation, NoiseAugmentation
+def make_noisy_copies(array, noise, n_copies, seed):
+    """Return ``n_copies`` noisy copies of each row, one row after the other.
 
-    gaussian = isinstance(noise, GaussianNoise)
-    if estimator.defense is None:
-        defense = GaussianAugmentation() if gaussian else NoiseAugmentation(noise)
-        estimator.set_params(defense=defense)
-    if gaussian and "sigma" in estimator.defense.get_params():
-        scale = 1.0 if noise.scale_ is None else noise.scale_.ravel()
-        estimator.set_params(defense__sigma=noise.sigma_ * scale)
-
-
-def noisy_copies(array, noise, n_copies, seed):
-    """Noisy copies of rows, those of each row one after the other; equal rows get equal noise."""
+    Equal rows get equal noise.
+    """
     x = torch.tensor(array)
-    # Another seed than that of the votes: predictions for training data see noise that is new.
+    # Not the seed of the votes: predictions for training data then use new noise.
     keys = RowNoise(x, seed + 1).keys.tolist()
     sample, generator = noise.sampler(x.dtype, x.device), make_generator(0)
     copies = x.new_empty((len(x), n_copies, *x.shape[1:]))
@@ -82,12 +71,13 @@ def noisy_copies(array, noise, n_copies, seed):
     return copies.flatten(0, 1).numpy()
 
 
-def _weights(estimator, sample_weight, n_copies):
+def _fit_params(estimator, sample_weight, n_copies):
     if sample_weight is None:
         return {}
     if not has_fit_parameter(estimator, "sample_weight"):
         raise ValueError(
-            f"sample_weight was given, and {type(estimator).__name__}, the estimator of "
-            "SmoothedClassifier, takes none in fit. Leave it out, or take another estimator."
+            f"sample_weight was given, but {type(estimator).__name__}, the estimator of "
+            "SmoothedClassifier, does not take sample_weight in fit. Fit without sample_weight, or "
+            "use another estimator."
         )
     return {"sample_weight": np.repeat(sample_weight, n_copies)}

@@ -1,4 +1,4 @@
-"""Uniform noise: radii in l1."""
+"""Uniform noise, for radii in l1."""
 
 from math import sqrt
 
@@ -8,14 +8,15 @@ from ._noise import AdditiveNoise
 
 
 class UniformNoise(AdditiveNoise):
-    """Uniform noise of standard deviation ``sigma``: certifies in l1.
+    """Uniform noise of standard deviation ``sigma``, which certifies in l1.
 
     Notes
     -----
-    The noise of a feature is uniform on an interval of half width ``w = sigma * sqrt(3)``. A
-    perturbation moves a share of at most ``|delta|_1 / (2 w)`` of the noisy points elsewhere, so
-    that the radius is ``w * (p_A - p_B)``, which with ``p_B = 1 - p_A`` is ``w * (2 p_A - 1)``
-    [1]_. It is never more than ``w``.
+    The noise of a feature is uniform on ``[-w, w]`` with ``w = sigma * sqrt(3)``. A perturbation
+    moves at most a share ``|delta|_1 / (2 w)`` of the noise cube out of the original cube. The
+    radius is therefore ``w * (p_A - p_B)``, where ``p_A`` and ``p_B`` are the bounds for the top
+    class and for the others [1]_. With ``p_B = 1 - p_A`` it is ``w * (2 p_A - 1)``. It is never
+    larger than ``w``.
 
     References
     ----------
@@ -34,11 +35,11 @@ class UniformNoise(AdditiveNoise):
     norm = "l1"
 
     def threshold(self, radius):
-        """Probability that a radius needs; see :meth:`Noise.threshold`."""
+        """Return the probability that a radius needs; see :meth:`Noise.threshold`."""
         return 0.5 + radius / (2 * self._half_width)
 
     def radius(self, p_lower, runner_up_upper=None):
-        """Certified radius in l1; see :meth:`Noise.radius`."""
+        """Return the certified radius in l1; see :meth:`Noise.radius`."""
         p = np.asarray(p_lower, dtype=np.float64)
         other = 1 - p if runner_up_upper is None else np.asarray(runner_up_upper)
         return self._half_width * (p - other)

@@ -1,4 +1,4 @@
-"""How a smoothed classifier looks in torch: for attacks by gradients."""
+"""Differentiable view of a smoothed classifier, for gradient-based attacks."""
 
 from math import log
 
@@ -12,30 +12,30 @@ from ..utils._random import make_generator
 from ..utils._torch import input_options
 from ._noise import AdditiveNoise
 
-# Noise vectors to average over. Passes and memory of an attack grow with them.
+# Number of noise vectors to average over. The cost and the memory of an attack grow with it.
 _N_NOISE = 16
 
 
 class SmoothedView(View):
-    """Logarithm of the probabilities of a view, averaged over noise.
+    """Logarithm of the mean class probabilities of a view under fixed noise vectors.
 
-    Votes have no gradients, and the mean of the probabilities has those of [1]_. The noise vectors
-    are always the same, so that the view is a function: its largest logit is the class with most
-    votes but where the vote is close.
+    Votes have no gradient; mean probabilities have one [1]_. The noise vectors never change, so
+    that the view is a deterministic function. Its largest logit belongs to the top class, except
+    where the vote is close.
 
     Parameters
     ----------
     estimator : classifier or torch.nn.Module
-        The classifier inside, which has a view.
+        The inner classifier; it must have a view.
 
     noise : Noise
-        Fitted.
+        Fitted distribution.
 
     shape : tuple of int
         Shape of a sample.
 
     seed : int
-        For the noise.
+        Seed of the noise vectors.
 
     References
     ----------
@@ -47,15 +47,16 @@ class SmoothedView(View):
         super().__init__()
         if not isinstance(noise, AdditiveNoise):
             raise NotDifferentiableError(
-                f"SmoothedClassifier with {type(noise).__name__} has no differentiable view: such "
-                "noise leaves no gradients. Use an attack that needs none, such as HopSkipJump."
+                f"SmoothedClassifier with {type(noise).__name__} has no differentiable view: only "
+                "additive noise has gradients. Use an attack that needs no gradients, "
+                "such as HopSkipJump."
             )
         view = to_torch(estimator)
         options = input_options(view)
         vectors = torch.empty((_N_NOISE, *shape), **options)
         generator = make_generator(seed, options["device"])
         noise.sampler(**options)(vectors, vectors.new_zeros(shape), 0, generator)
-        # First of all, as the first tensor tells in which precision the input is taken.
+        # Register the vectors first: the first tensor of a module sets the dtype of its input.
         self.register_buffer("vectors", vectors)
         self.view = view
         self.training = view.training

@@ -4,6 +4,7 @@ import torch
 
 from ..threat import LP_NORMS
 from ..utils._batching import batch_slices, resolve_batch_size
+from ..utils._random import draw_seed
 from ..utils._rows import rows_where
 from ..utils._sklearn import StrOptions
 from ._apgd import APGD
@@ -158,11 +159,11 @@ class AutoAttack(BaseAttack):
                 "for which decisions suffice."
             )
 
-    def _attack(self, problem, threat, seed, stop_on_success, diagnose=True):
+    def _attack(self, problem, threat, stop_on_success, diagnose):
         """Let each member attack the points that still stand; see :meth:`BaseAttack._attack`."""
         best = EnsembleBest(problem, resolve_batch_size(self.batch_size, problem.array.shape[1:]))
         by_gradients = "gradients" in problem.access.provides
-        members = self._members(problem, seed)
+        members = self._members(problem, draw_seed(self.random_state))
         if diagnose and by_gradients:
             diagnose_model(members[0][0], problem.access, problem.array)
         n_by_scores = 0

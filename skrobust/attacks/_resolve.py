@@ -3,7 +3,7 @@
 from copy import copy
 
 from ._auto_attack import AutoAttack
-from ._base import BaseAttack
+from .core import BaseAttack
 
 
 def resolve_attack(attack, *, random_state=0, **threat):

@@ -57,7 +57,7 @@ class AdversarialTraining(InnerAscentDefense):
 
     def loss(self, model, x, y, threat, generator):
         """Compute the loss of each sample of a batch; see :meth:`BaseDefense.loss`."""
-        grad_logits = CrossEntropy(y).direction
+        grad_logits = CrossEntropy(y).grad_logits
         generator = generator if self.random_start else None
         logits = model(self._attack(model, x, threat, grad_logits, generator=generator))
         return cross_entropy(logits, y, reduction="none"), logits

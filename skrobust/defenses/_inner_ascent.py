@@ -54,7 +54,7 @@ class InnerAscentDefense(BaseDefense):
 
 
 class BatchGradients:
-    """Gradients of a loss at points around a batch, for :func:`~skrobust.attacks.core._ascent.ascend`.
+    """Gradients of a loss at points around a batch, for the loop of gradient ascent.
 
     Parameters
     ----------

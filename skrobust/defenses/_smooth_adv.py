@@ -113,4 +113,4 @@ class SmoothedCrossEntropy:
         """
         log_odds = self.cross_entropy.value(logits)
         factors = (logsigmoid(log_odds) + logsigmoid(-log_odds)).view(self.n_copies, -1).softmax(0)
-        return self.cross_entropy.direction(logits).mul_(factors.view(-1, 1))
+        return self.cross_entropy.grad_logits(logits).mul_(factors.view(-1, 1))

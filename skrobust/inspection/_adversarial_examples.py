@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ..adapters import FittedClassifier
 from ..attacks import resolve_attack
-from ..attacks._target import Target
 from ..utils._containers import column_names, is_dataframe, take_rows
 from ._matplotlib import import_pyplot
 
@@ -181,7 +181,7 @@ class AdversarialExamplesDisplay:
         X = take_rows(X if is_dataframe(X) else np.asarray(X), slice(n_samples))
         y = None if y is None else np.asarray(y)[:n_samples]
         X_adv = attack.perturb(estimator, X, y)
-        classifier = Target(estimator)
+        classifier = FittedClassifier(estimator)
         return cls(
             X=X,
             X_adv=X_adv,

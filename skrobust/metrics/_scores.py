@@ -4,7 +4,6 @@ import numpy as np
 from sklearn.utils import check_consistent_length
 
 from ..attacks import MinimumNormAttack, resolve_attack
-from ..utils._containers import is_dataframe, take_rows
 from ..utils._weights import check_weights
 
 
@@ -160,8 +159,6 @@ def robust_accuracy_curve(
     """
     eps = _check_eps_list(eps)
     check_consistent_length(X, y)
-    X = X if is_dataframe(X) else np.asarray(X)
-    y = np.asarray(y)
     weight = check_weights(sample_weight, X)
     threat = {"norm": norm, "bounds": bounds, "mask": mask, "random_state": random_state}
     largest = eps[np.argmax(eps.reshape(len(eps), -1).max(axis=1))]
@@ -171,7 +168,8 @@ def robust_accuracy_curve(
         distance = _distances(resolved, estimator, X, y)
         fooled = distance[:, np.newaxis] <= shares * (1.0 if largest.ndim else largest)
     else:
-        fooled = _bisect(eps, attack, threat, estimator, X, y)
+        with resolved.prepare(estimator, X, y) as problem:
+            fooled = _bisect(eps, attack, threat, problem)
     return np.average(~fooled, axis=0, weights=weight)
 
 
@@ -184,27 +182,24 @@ def _shares(eps, largest):
 
 def _distances(attack, estimator, X, y):
     """Return the distance of the closest adversarial example of each sample; inf without one."""
-    if np.ndim(attack.eps) == 0 and attack.norm != "l0":  # merge: threat room
-        attack.set_params(eps=None)
-    result = attack.run(estimator, X, y)
+    result = attack.without_limit().run(estimator, X, y)
     return np.where(result.success, attack.perturbation_norm(X, result.X_adv), np.inf)
 
 
-def _bisect(eps, attack, threat, estimator, X, y):
+def _bisect(eps, attack, threat, problem):
     """Return which samples are fooled at which radius, by bisection over the sorted radii."""
     order = np.argsort(eps.reshape(len(eps), -1).max(axis=1), kind="stable")
     # Position in `order` of the smallest eps at which the attack fooled each sample.
-    smallest = np.full(len(y), len(order))
+    smallest = np.full(len(problem), len(order))
     # Samples that withstand all radii before `low`, and are fooled from `high` on.
-    pending = [(np.arange(len(y)), 0, len(order))]
+    pending = [(np.arange(len(problem)), 0, len(order))]
     while pending:
         rows, low, high = pending.pop()
         if not len(rows) or low == high:
             continue
         middle = (low + high) // 2
         resolved = resolve_attack(attack, eps=eps[order[middle]], **threat)
-        result = resolved.run(estimator, take_rows(X, rows), y[rows], stop_on_success=True)
-        fooled = result.success
+        fooled = resolved.run_problem(problem.take(rows), stop_on_success=True).success
         smallest[rows[fooled]] = middle
         pending += [(rows[fooled], low, middle), (rows[~fooled], middle + 1, high)]
     position = np.empty(len(order), dtype=int)

@@ -9,12 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._norm_factor import norm_factor
-from ..attacks._target import Target
+from ..adapters import FittedClassifier
+from ..threat import norm_factor
 from ..utils._containers import FLOATS, column_names, is_dataframe
 from ..utils._random import draw_seed
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
-from ..utils._torch import is_fitted, outputs
+from ..utils._torch import is_fitted
 from ..utils._weights import check_weights
 from ._certificate import SmoothedCertificate
 from ._certification import CERTIFIED, certify_votes, check_n_samples, check_radius
@@ -381,13 +381,11 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_estimator(self, X, array, y):
         """Read the labels of the inner classifier, and check its inputs and its predictions."""
-        classifier = Target(self.estimator_)
-        classifier.check_X(X, array)
-        if classifier.is_module:
-            classifier.classes = np.arange(outputs(classifier.view, array[:1]).shape[1])
+        classifier = FittedClassifier(self.estimator_)
+        classifier.check_inputs(X, array)
         self.classes_ = classifier.classes
         if y is not None:
-            classifier.encode(y, array)
+            classifier.encode(y)
         self._make_vote_counter(X, array[:64], classifier).check_deterministic()
 
     def _check_inputs(self, X):
@@ -409,7 +407,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
 
     def _make_vote_counter(self, X, array, classifier=None):
         if classifier is None:
-            classifier = Target(self.estimator_)
+            classifier = FittedClassifier(self.estimator_)
             classifier.classes = self.classes_
         # A classifier that was fitted on arrays gets arrays, also if X is a data frame.
         takes_frames = is_dataframe(X) and hasattr(self.estimator_, "feature_names_in_")

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.base import clone
 
-from ..utils._threat_parameters import per_feature
+from ..utils._validation import per_feature
 from ._flips import FlipNoise
 from ._gaussian import GaussianNoise
 from ._laplace import LaplaceNoise

@@ -6,8 +6,9 @@ from numbers import Real
 import numpy as np
 import torch
 
+from ..threat._parameters import check_bounds
 from ..utils._sklearn import Interval
-from ..utils._threat_parameters import check_bounds, per_feature
+from ..utils._validation import per_feature
 from ._noise import Noise
 
 

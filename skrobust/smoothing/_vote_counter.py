@@ -1,15 +1,15 @@
 """VoteCounter: count the predictions of a classifier for noisy points."""
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
-from ..attacks._access import find_access
+from ..adapters import find_access
 from ..utils._batching import resolve_batch_size
-from ..utils._random import RowNoise, isolated_rng, make_generator
+from ..utils._random import RowNoise, make_generator
 
 # Noisy points of an input are drawn in blocks of this size. Each block has a seed of its own, so
 # that the noise does not depend on batches. A block of images fits into the cache of a CPU; an
@@ -29,7 +29,7 @@ class VoteCounter:
 
     Parameters
     ----------
-    classifier : Target
+    classifier : FittedClassifier
         The inner classifier.
 
     X : array or DataFrame
@@ -64,7 +64,7 @@ class VoteCounter:
         self.x = self.x.to(**self.access.options)
         self.sample = noise.sampler(**self.access.options)
         self.seed, self.verbose, self.n_jobs = seed, verbose, n_jobs
-        self.has_view = "gradients" in self.access.gives
+        self.has_view = "gradients" in self.access.provides
         device = torch.device(self.access.options["device"])
         self.block = _BLOCK if device.type == "cpu" else _BLOCK_ON_ACCELERATOR
         self.batch_size = self._resolve_batch_size(batch_size, device)
@@ -89,7 +89,6 @@ class VoteCounter:
 
         ``n_votes`` is the total number of votes, or None if it is not known in advance.
         """
-        device = self.access.options["device"]
         bar = tqdm(
             total=n_votes,
             desc="SmoothedClassifier",
@@ -97,12 +96,9 @@ class VoteCounter:
             unit_scale=True,
             disable=not self.verbose,
         )
-        n_rows = self.batch_size if n_votes is None else min(n_votes, self.batch_size)
         n_jobs = 1 if self.has_view else effective_n_jobs(self.n_jobs)
         workers = Parallel(n_jobs=n_jobs, prefer="threads")
-        # One thread holds the lock of the global generators: workers would wait for it forever.
-        generators = isolated_rng(self.seed, device) if n_jobs == 1 else nullcontext()
-        with generators, self.access.prepared(n_rows), workers as parallel, bar:
+        with self.access.prepared(self.seed), workers as parallel, bar:
             self._progress = bar
             self._parallel = parallel if n_jobs > 1 else None
             yield self

@@ -79,7 +79,10 @@ class FeasibleSet(RowBatch, ABC):
             low, high = threat.box(x)
             self.low, self.high = torch.minimum(x, low), torch.maximum(x, high)
         if threat.bounds is not None or np.any(np.equal(scale, 0)):
-            self.bottom, self.top = self._side(self.low, -torch.inf), self._side(self.high, torch.inf)
+            self.bottom, self.top = (
+                self._side(self.low, -torch.inf),
+                self._side(self.high, torch.inf),
+            )
 
     def _budget(self, threat, n_features):
         """Return the radius, and the unit of the features as a number or array."""
@@ -97,8 +100,11 @@ class FeasibleSet(RowBatch, ABC):
         if side is None:
             side = torch.full_like(self.x, limit)
         # A feature that cannot change and has no bound would give inf * 0.
-        return (side - self.x).flatten(1).mul_(self.inverse_scale).nan_to_num_(
-            nan=0.0, posinf=torch.inf, neginf=-torch.inf
+        return (
+            (side - self.x)
+            .flatten(1)
+            .mul_(self.inverse_scale)
+            .nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         )
 
     # --- coordinates ---

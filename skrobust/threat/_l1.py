@@ -105,7 +105,6 @@ class L1Set(FeasibleSet):
         return L1Hyperplane(self, w)
 
 
-
 def _shrink(size, room, radius):
     """Return ``clip(size - shift, 0, room)`` with the smallest shift whose l1 norm is allowed.
 

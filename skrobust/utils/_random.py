@@ -72,9 +72,8 @@ class TorchRandomState:
 
         A lock is held inside: use it for single calls of torch, never around code of an estimator.
         """
-        with _LOCK.held():
-            with self.swapped():
-                yield
+        with _LOCK.held(), self.swapped():
+            yield
 
     @contextmanager
     def swapped(self):

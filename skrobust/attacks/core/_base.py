@@ -1,5 +1,6 @@
 """The base class of all attacks."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -141,20 +142,35 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         result : AttackResult
             ``X_adv`` is an ndarray, and ``success`` the verdict of the estimator's ``predict``.
         """
+        with self.prepare(estimator, X, y, y_target=y_target) as problem:
+            return self.run_problem(problem, stop_on_success=stop_on_success)
+
+    @contextmanager
+    def prepare(self, estimator, X, y=None, *, y_target=None):
+        """Prepare classifier and inputs for several attacks, by :meth:`run_problem`.
+
+        Parameters
+        ----------
+        estimator, X, y, y_target
+            As for :meth:`perturb`.
+
+        Yields
+        ------
+        problem : AttackProblem
+            Can be used inside the context only.
+        """
         self._validate_params()
         problem = AttackProblem(estimator, X, self)
-        threat = self._check_problem(problem)
-        seed = draw_seed(self.random_state)
-        with problem.prepared(seed, y, y_target):
-            return self._attack(problem, threat, seed, stop_on_success)
+        with problem.prepared(draw_seed(self.random_state), y, y_target):
+            yield problem
 
     def run_problem(self, problem, *, stop_on_success=None, diagnose=True):
-        """Attack a problem that is prepared already, for ensembles and scores.
+        """Attack a problem that is prepared, also by another attack: for ensembles and scores.
 
         Parameters
         ----------
         problem : AttackProblem
-            Inside its context ``prepared``.
+            See :meth:`prepare`.
 
         stop_on_success : bool, default=None
             As for :meth:`run`.
@@ -167,9 +183,12 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         result : AttackResult
         """
         self._validate_params()
-        threat = self._check_problem(problem)
-        seed = draw_seed(self.random_state)
-        return self._attack(problem, threat, seed, stop_on_success, diagnose)
+        if stop_on_success is None:
+            stop_on_success = getattr(self, "stop_on_success", False)
+        threat = self._threat_model(problem.feature_names)
+        threat.check_inputs(problem.array)
+        self._check_access(problem)
+        return self._attack(problem, threat, stop_on_success, diagnose)
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -232,13 +251,6 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         validate_data(self, X, reset=False, dtype=FLOATS, allow_nd=True)
         return self.run(self.estimator_, X, y).X_adv
 
-    def _check_problem(self, problem):
-        """Return the threat model; raise an error if the problem is none for this attack."""
-        threat = self._threat_model(problem.feature_names)
-        threat.check_inputs(problem.array)
-        self._check_access(problem)
-        return threat
-
     def _threat_model(self, feature_names):
         return ThreatModel(self.eps, self.norm, self.bounds, self.mask, feature_names=feature_names)
 
@@ -247,6 +259,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return threat.feasible_set(x)
 
     def _check_access(self, problem):
+        """Raise an error unless the access to the classifier suffices for this attack."""
         access, name = problem.access, type(self).__name__
         if self._access in access.provides:
             return
@@ -262,16 +275,14 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             "none. Use HopSkipJump, which needs nothing but predict."
         )
 
-    def _attack(self, problem, threat, seed, stop_on_success, diagnose=True):
+    def _attack(self, problem, threat, stop_on_success, diagnose):
         """Attack, let the estimator judge, and refine where it disagrees with its view."""
-        if stop_on_success is None:
-            stop_on_success = getattr(self, "stop_on_success", False)
         if diagnose and self._access == "gradients":
             diagnose_model(self, problem.access, problem.array)
         if np.max(self.eps) == 0:
             return AttackResult(problem.array.copy(), problem.is_adversarial(problem.array))
         everything = np.arange(len(problem))
-        search = partial(self._attack_rows, problem, threat, seed)
+        search = partial(self._attack_rows, problem, threat, draw_seed(self.random_state))
         X_adv, claimed = search(everything, stop_on_success)
         success = problem.is_adversarial(X_adv)
         # The estimator has the last word. On the boundary, rounding may separate it from its view.

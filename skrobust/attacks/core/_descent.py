@@ -62,7 +62,7 @@ class RestartedDescent(MinimumNormAttack):
         return search.result()
 
     def _noise_shares(self):
-        """Return the noise of the restarts, in turn, as shares of the best point's largest change."""
+        """Return the noise of the restarts, in turn, relative to the largest change of the best."""
         return (1.0,)
 
     @abstractmethod
@@ -166,7 +166,7 @@ def descent_steps(search, state, n_steps):
 
 
 def cosine_decay(k, n_steps, end=0.01):
-    """Return the factor of step ``k`` of ``n_steps``: from 1 down to ``end`` along half a cosine."""
+    """Return a factor that decreases from 1 at step 0 to ``end`` along half a cosine."""
     return end + (1 - end) * (1 + cos(pi * k / n_steps)) / 2
 
 

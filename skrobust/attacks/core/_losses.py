@@ -156,7 +156,7 @@ def _one_hot(like, index):
 
 
 def _spread(logits, n_low=1):
-    """Return the largest logit less the third (or the mean of third and fourth), and its gradient."""
+    """Return the largest logit less the mean of the next but one or two, and its gradient."""
     n_low = min(n_low, logits.shape[1] - 2)
     top, order = logits.topk(2 + n_low, dim=1)
     spread = top[:, :1] - top[:, 2:].mean(1, keepdim=True)
@@ -167,7 +167,7 @@ def _spread(logits, n_low=1):
 
 
 def _divide_by_spread(grad, difference, logits, n_low=1):
-    """Return the gradient of ``difference / spread`` times the spread, given that of the difference."""
+    """Return ``spread`` times the gradient of ``difference / spread``; ``grad`` is of the former."""
     if logits.shape[1] < 3:
         return grad
     spread, grad_spread = _spread(logits, n_low)

@@ -97,7 +97,7 @@ class StartingPoints:
         return self.feasible_set.size(u.flatten(0, 1)).view(u.shape[:2])
 
     def _towards(self, rows, points):
-        """Return perturbations towards points of shape (n_rows or 1, m, ...), clipped to the box."""
+        """Return perturbations to points of shape (n_rows or 1, m, ...), clipped to the box."""
         u = points.flatten(2) - self.feasible_set.x[rows].flatten(1).unsqueeze(1)
         return self._clip(u.mul_(self.feasible_set.inverse_scale), rows)
 

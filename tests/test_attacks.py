@@ -44,6 +44,7 @@ from skrobust.attacks import (
     AutoAttack,
     BaseAttack,
     MinimumNormAttack,
+    resolve_attack,
 )
 from skrobust.differentiable import to_torch
 from skrobust.exceptions import AttackWarning, MaskedGradientsWarning
@@ -115,6 +116,7 @@ def test_table_has_every_public_attack():
         BaseAttack,
         MinimumNormAttack,
         AttackResult,
+        resolve_attack,
     }
     assert {type(attack) for attack in ATTACKS.values()} == public
 

@@ -29,12 +29,12 @@ def runs(monkeypatch):
     seen = []
     for kind in (APGD, FAB, FMN, PGD, Square, HopSkipJump):
 
-        def run(self, estimator, X, y=None, _original=kind.run, **parameters):
-            result = _original(self, estimator, X, y, **parameters)
-            seen.append((type(self).__name__, len(X), int(result.success.sum())))
+        def run(self, problem, _original=kind.run_problem, **parameters):
+            result = _original(self, problem, **parameters)
+            seen.append((type(self).__name__, len(problem), int(result.success.sum())))
             return result
 
-        monkeypatch.setattr(kind, "run", run)
+        monkeypatch.setattr(kind, "run_problem", run)
     return seen
 
 

@@ -20,15 +20,14 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
-from skrobust._space import Space
+from skrobust.adapters import FittedClassifier, find_access
 from skrobust.attacks import PGD, HopSkipJump, Square
-from skrobust.attacks._access import find_access
-from skrobust.attacks._decisions import Questions, Starts, directions
-from skrobust.attacks._square import _Draws
-from skrobust.attacks._target import Target
-from skrobust.attacks._windows import Squares, Subsets, _bump, windows_of
+from skrobust.attacks._square_proposals import BufferedNoise
+from skrobust.attacks._square_windows import SquareWindows, SubsetWindows, _bump, make_windows
+from skrobust.attacks.core._decision_oracle import DecisionOracle, random_directions
+from skrobust.attacks.core._starting_points import StartingPoints
 from skrobust.exceptions import NotDifferentiableError, UnboundedRobustnessWarning
-from skrobust.threat import ThreatModel
+from skrobust.threat import L2Set, LinfSet, ThreatModel
 from skrobust.utils._random import RowNoise
 
 every_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -136,25 +135,25 @@ def test_nets_are_asked_through_their_views(name):
 
 
 def access_to(clf, X):
-    return find_access(Target(clf), X, np.asarray(X))
+    return find_access(FittedClassifier(clf), X, np.asarray(X))
 
 
 def test_one_vs_one_scores_of_three_classes_are_not_class_scores():
     clf, X, y = victim("one-vs-one")
     assert clf.decision_function(X).shape == (60, 3)  # of pairs, which are three as well
     access = access_to(clf, X)
-    assert access.gives == ("decisions",)
+    assert access.provides == ("decisions",)
     pipeline = make_pipeline(StandardScaler(), clf)
     search = GridSearchCV(pipeline, {"svc__C": [0.1, 1.0]}, cv=2)
     for wrapper in (pipeline.fit(X, y), search.fit(X, y), FrozenEstimator(clf)):
         assert wrapper.decision_function(X).shape == (60, 3)
-        assert access_to(wrapper, X).gives == ("decisions",)
+        assert access_to(wrapper, X).provides == ("decisions",)
     with pytest.raises(TypeError, match="Square needs the scores of the estimator"):
         Square().run(clf, X)
     clf.set_params(decision_function_shape="ovr")
-    assert access_to(clf, X).gives == ("scores", "decisions")
+    assert access_to(clf, X).provides == ("scores", "decisions")
     binary, X, _ = victim("one-vs-one", n_classes=2)
-    assert access_to(binary, X).gives == ("scores", "decisions")
+    assert access_to(binary, X).provides == ("scores", "decisions")
 
 
 @pytest.mark.parametrize("name", VICTIMS)
@@ -184,9 +183,10 @@ def test_estimators_that_overwrite_their_input():
     clf, X, y = careless(copy=False)
     expected, *_ = careless(copy=True)
     before = X.copy()
-    target, access, z = Target(clf), access_to(clf, X), torch.from_numpy(X)
+    classifier, access = FittedClassifier(clf), access_to(clf, X)
+    z = torch.from_numpy(X)
     for _ in range(2):
-        assert_array_equal(target.predict(X), expected.predict(before))
+        assert_array_equal(classifier.predict(X), expected.predict(before))
         assert_array_equal(access.decide(z), expected.predict(before))
         assert_array_equal(access.logits(z).exp() > 1e-300, expected.predict_proba(before) > 0)
     assert_array_equal(X, before)
@@ -205,7 +205,7 @@ class Column(Labels):
 def test_labels_in_a_column():
     X, y = make_data(3)
     plain, column = Labels().fit(X, y), Column().fit(X, y)
-    assert_array_equal(Target(column).predict(X), plain.predict(X))
+    assert_array_equal(FittedClassifier(column).predict(X), plain.predict(X))
     assert_array_equal(access_to(column, X).decide(torch.from_numpy(X)), plain.predict(X))
     attack = HopSkipJump(max_queries=60, random_state=0)
     result, expected = attack.run(column, X), attack.run(plain, X)
@@ -418,13 +418,13 @@ def test_hop_skip_jump_with_a_single_threshold_is_exact(norm):
 
 def test_windows_are_squares_in_all_channels():
     x = torch.zeros(50, 3, 9, 7)
-    draws = draws_of(random_points(50, 3, 9, 7))
-    windows = windows_of(x, 1.0, "linf")
+    noise = noise_of(random_points(50, 3, 9, 7))
+    windows = make_windows(ThreatModel().feasible_set(x))
     assert windows.n_free == 63
     seen = set()
     for side in (1, 2, 5, 7):
-        index = windows.draw(draws, side, 2)
-        assert index.shape == (2, 50, windows.n_features(side))
+        index = torch.stack([windows.draw(noise, side) for _ in range(2)])
+        assert index.shape == (2, 50, 3 * side * side)
         for row in index.flatten(0, 1):
             window = torch.zeros(3 * 63)
             window[row] = 1
@@ -437,10 +437,10 @@ def test_windows_are_squares_in_all_channels():
             if side == 1:
                 seen.add(int(row[0]))
         assert (index[0] != index[1]).any()
-        up = windows.up(draws, side, 2)
-        assert up.shape == index.shape
+        up = windows.flip(noise, side)
+        assert up.shape == index.shape[1:]
         assert set(up.flatten().tolist()) == {0, 1}
-        assert (up.unflatten(2, (3, -1)).std(3, unbiased=False) == 0).all()  # one for each channel
+        assert (up.unflatten(1, (3, -1)).std(2, unbiased=False) == 0).all()  # one for each channel
     assert {min(seen) < 7, max(seen) >= 56} == {True}
 
 
@@ -448,38 +448,38 @@ def random_points(*shape):
     return torch.from_numpy(np.random.default_rng(0).random(shape))
 
 
-def draws_of(x, seed=0):
-    return _Draws(RowNoise(x, seed))
+def noise_of(x, seed=0):
+    return BufferedNoise(RowNoise(x, seed))
 
 
 def test_windows_hold_a_pixel_that_can_change():
     free = torch.zeros(2, 12, 12)
     free[1, 3:5, 8:] = 1
-    windows = Squares((2, 12, 12), free.flatten() > 0, "linf")
+    windows = SquareWindows((2, 12, 12), free.flatten() > 0, LinfSet.size)
     assert windows.n_free == 8
-    draws = draws_of(random_points(200, 3))
+    noise = noise_of(random_points(200, 3))
     for side in (1, 3, 10):
-        index = windows.draw(draws, side, 3)
+        index = torch.stack([windows.draw(noise, side) for _ in range(3)])
         assert (free.flatten()[index].sum(2) > 0).all()
-    assert windows.size(1.0, 1) == 3
+    assert windows.flip_size(1.0, 1) == 3
 
 
 def test_subsets_are_distinct_features_that_can_change():
     free = torch.arange(20) % 4 > 0
-    windows = Subsets((20,), free, "l2")
-    draws = draws_of(random_points(3000, 3))
+    windows = SubsetWindows((20,), free, L2Set.size)
+    noise = noise_of(random_points(3000, 3))
     for size in (1, 2, 7, 14, 15):
-        index = windows.draw(draws, size, 2)
-        assert index.shape == (2, 3000, windows.n_features(size))
+        index = torch.stack([windows.draw(noise, size) for _ in range(2)])
+        assert index.shape == (2, 3000, size)
         assert free[index].all()
         assert (index.sort(2).values.diff() > 0).all()
         counts = torch.bincount(index.flatten(), minlength=20)[free]
         assert counts.min() > 0.6 * counts.double().mean()
-        assert_allclose(windows.bump(draws, size, 2).norm(dim=2), 1, rtol=1e-6)
-    assert [windows.size(0.001, query) for query in range(1, 9)] == [1, 2, 1, 3, 1, 2, 1, 4]
+        assert_allclose(windows.bump(noise, size).norm(dim=1), 1, rtol=1e-6)
+    assert [windows.flip_size(0.001, query) for query in range(1, 9)] == [1, 2, 1, 3, 1, 2, 1, 4]
     assert [windows.bump_size(0.001, query) for query in range(1, 5)] == [2, 3, 2, 4]
-    assert windows.size(0.8, 1) == 12
-    assert windows.size(0.8, 2**30) == 15
+    assert windows.flip_size(0.8, 1) == 12
+    assert windows.flip_size(0.8, 2**30) == 15
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
@@ -512,8 +512,8 @@ def test_square_asks_as_often_as_it_says(norm, n_restarts):
         module = Counting(nn.Linear(6, 3))
     X = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     attack = Square(eps=1e-3, norm=norm, n_queries=25, n_restarts=n_restarts, random_state=0)
-    region = attack._around(ThreatModel(1e-3, norm), torch.from_numpy(X))
-    labels = module(region.x).argmax(1)
+    feasible_set = ThreatModel(1e-3, norm).feasible_set(torch.from_numpy(X))
+    labels = module(feasible_set.x).argmax(1)
     asked.clear()
 
     class Model:
@@ -521,12 +521,13 @@ def test_square_asks_as_often_as_it_says(norm, n_restarts):
             return module(z).detach()
 
     arguments = {"seed": 0, "targeted": False, "stop_on_success": False}
-    attack._attack_batch(Model(), region, labels, **arguments)
+    attack._attack_batch(Model(), feasible_set, labels, **arguments)
     assert asked == [20] * 25 * n_restarts
     # The fallen are asked no more.
     asked.clear()
     labels[:15] = (labels[:15] + 1) % 3
-    attack._attack_batch(Model(), region, labels, **arguments | {"stop_on_success": True})
+    arguments["stop_on_success"] = True
+    attack._attack_batch(Model(), feasible_set, labels, **arguments)
     assert asked[0] == 20
     assert asked[1:] == [5] * (len(asked) - 1)
 
@@ -595,8 +596,9 @@ class Fake:
 
 def hop(model, x, labels, *, budget, **parameters):
     attack = HopSkipJump(norm="l2", max_queries=budget, **parameters)
-    space = Space(ThreatModel(np.inf, "linf"), "l2", x)
-    return attack._attack_batch(model, space, labels, seed=0, targeted=False, stop_on_success=False)
+    feasible_set = ThreatModel(np.inf, "linf").feasible_set(x, "l2")
+    arguments = {"seed": 0, "targeted": False, "stop_on_success": False}
+    return attack._attack_batch(model, feasible_set, labels, **arguments)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 5, 17, 40, 100, 777])
@@ -645,7 +647,7 @@ def test_large_batches_are_split(monkeypatch):
     x = torch.from_numpy(make_data(2)[0])
     labels = Fake().decide(x)
     expected = hop(Fake(), x, labels, budget=300, X_init=x[::2].numpy())[0]
-    for module in ("_decisions", "_hop_skip_jump"):
+    for module in ("core._decision_oracle", "core._starting_points", "_hop_skip_jump"):
         monkeypatch.setattr(f"skrobust.attacks.{module}.VALUES_AT_ONCE", 1000)
     longest = []
 
@@ -685,13 +687,12 @@ def test_starts_without_bounds(scale, budgets):
         slope = torch.zeros(7, dtype=torch.float64)
         slope[feature] = 0.5 / scales[feature]
         labels = Fake(slope).decide(x)
-        asked = Questions(
-            Fake(slope), Space(threat, "l2", x), labels, targeted=False, budget=10_000
-        )
-        rows, u = Starts(asked, 1000, None, 0).find(torch.arange(40))
+        feasible_set = threat.feasible_set(x, "l2")
+        oracle = DecisionOracle(Fake(slope), feasible_set, labels, targeted=False, budget=10_000)
+        rows, u = StartingPoints(oracle, 1000, None, 0).find(torch.arange(40))
         assert len(rows) >= 39  # the sample of zeros has no scale
-        assert (Fake(slope).decide(asked.space.take(rows).point(u)) != labels[rows]).all()
-        assert asked.n_asked.double().median() <= 48
+        assert (Fake(slope).decide(feasible_set.from_units(u, rows)) != labels[rows]).all()
+        assert oracle.n_queries.double().median() <= 48
 
 
 @both_norms
@@ -766,12 +767,12 @@ def test_directions_are_orthogonal_and_free():
     free = torch.tensor([True, False, True, True, True, False])
     noise = RowNoise(torch.zeros(1, 1, dtype=torch.float64), 0)
     for n in (1, 3, 4, 11):
-        v = torch.cat(list(directions(noise, n, free)))
+        v = torch.cat(list(random_directions(noise, n, free)))
         assert v.shape == (n, 6)
         assert (v[:, ~free] == 0).all()
         for group in v.split(4):
             assert_allclose(group @ group.T, np.eye(len(group)), atol=1e-12)
-    many = torch.cat(list(directions(noise, 4000, free)))[:, free]
+    many = torch.cat(list(random_directions(noise, 4000, free)))[:, free]
     assert_allclose(many.mean(0), 0, atol=0.03)
     assert_allclose(many.T @ many / 4000, np.eye(4) / 4, atol=0.01)
 

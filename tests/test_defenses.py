@@ -773,7 +773,7 @@ def test_dual_norm_is_the_largest_value_in_the_ball(per_feature, masked, norm):
     threat = ThreatModel(eps, norm, mask=mask)
     largest = threat.dual_norm(grad)
     x = torch.rand(200, 6, generator=generator, dtype=torch.float64)
-    attained = (grad * (threat.steepest(grad, x) - x)).sum(1)
+    attained = (grad * (threat.maximize_linear(grad, x) - x)).sum(1)
     assert_allclose(largest, attained, rtol=1e-9)
     for _ in range(20):
         z = threat.random_start(x, generator)

@@ -12,11 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from skrobust._space import Space
 from skrobust.attacks import DDN, FAB, FMN, CarliniWagner, DeepFool, SigmaZero
-from skrobust.attacks._hyperplane import Hyperplane, dual_size
 from skrobust.metrics import robust_accuracy_curve
 from skrobust.threat import ThreatModel
+from skrobust.threat._threat_model import FEASIBLE_SETS
 
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 every_norm = pytest.mark.parametrize("norm", ORDERS)
@@ -59,10 +58,10 @@ def test_step_to_a_hyperplane_is_the_shortest(norm, bounded, from_input):
     w = rng.normal(size=(n, d)) * 10.0 ** rng.integers(-6, 6, (n, 1))
     w[rng.random((n, d)) < 0.2] = 0.0
     gap = rng.normal(size=(n, 1)) * np.abs(w).sum(1, keepdims=True) * 0.3
-    space = Space(ThreatModel(1.0, "linf", bounds), norm, torch.from_numpy(x))
+    feasible_set = ThreatModel(np.inf, "linf", bounds).feasible_set(torch.from_numpy(x), norm)
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     u = np.zeros((n, d)) if from_input else np.clip(x + rng.normal(size=(n, d)), low, high) - x
-    plane = Hyperplane(space, torch.from_numpy(w))
+    plane = feasible_set.hyperplane(torch.from_numpy(w))
     steps = plane.step(torch.from_numpy(gap), None if from_input else torch.from_numpy(u)).numpy()
     feasible = 0
     for i in range(n):
@@ -86,34 +85,34 @@ def test_step_to_a_hyperplane_is_the_shortest(norm, bounded, from_input):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_steps_without_slope_or_out_of_all_proportion_are_finite(norm, bounds, dtype):
     x = torch.full((4, 3), 0.5, dtype=dtype)
-    space = Space(ThreatModel(1.0, "linf", bounds), norm, x)
+    feasible_set = ThreatModel(np.inf, "linf", bounds).feasible_set(x, norm)
     w = torch.tensor([[0.0] * 3, [1e-37] * 3, [1e30] * 3, [1e-30, 0, 1e30]], dtype=dtype)
     for gap in (0.0, 1e-35, 1.0, 1e30):
-        step = Hyperplane(space, w).step(torch.full((4, 1), gap, dtype=dtype))
+        step = feasible_set.hyperplane(w).step(torch.full((4, 1), gap, dtype=dtype))
         assert torch.isfinite(step).all()
         assert (step[0] == 0).all()
-        assert torch.isfinite(space.size(step)).all()
+        assert torch.isfinite(feasible_set.size(step)).all()
 
 
 def test_l1_step_sorts_more_features_where_it_must():
     x = torch.zeros(3, 600, dtype=torch.float64)
-    space = Space(ThreatModel(1.0, "linf", (0.0, 1.0)), "l1", x)
+    feasible_set = ThreatModel(np.inf, "linf", (0.0, 1.0)).feasible_set(x, "l1")
     w = torch.ones_like(x)
     w[1] = torch.linspace(1, 2, 600)
     gap = torch.tensor([[500.0], [3.0], [1e9]], dtype=torch.float64)
-    step = Hyperplane(space, w).step(gap)
+    step = feasible_set.hyperplane(w).step(gap)
     assert_allclose(step.sum(1), [500, 1 + 1 / w[1, -2], 600], rtol=1e-12)
-    alone = Hyperplane(space.take(torch.tensor([0])), w[:1]).step(gap[:1])
+    alone = feasible_set.take(torch.tensor([0])).hyperplane(w[:1]).step(gap[:1])
     assert torch.equal(alone, step[:1])
 
 
 @every_norm
-def testdual_size(norm):
+def test_dual_size(norm):
     w = np.random.default_rng(0).normal(size=(5, 7))
     dual = {"linf": 1, "l2": 2, "l1": np.inf}[norm]
-    sizes = dual_size(torch.from_numpy(w), norm)[:, 0]
+    sizes = FEASIBLE_SETS[norm].dual_size(torch.from_numpy(w))[:, 0]
     assert_allclose(sizes, np.linalg.norm(w, dual, axis=1))
-    assert dual_size(torch.zeros(1, 3), norm) > 0
+    assert FEASIBLE_SETS[norm].dual_size(torch.zeros(1, 3)) > 0
 
 
 # --- closed forms ---

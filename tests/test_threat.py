@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from skrobust.threat import LP_NORMS, ThreatModel, norm_factor
+from skrobust.threat import LP_NORMS, ThreatModel
 from skrobust.threat import NORMS as ALL_NORMS
 from skrobust.threat._l1 import L1Set
 from skrobust.threat._threat_model import FEASIBLE_SETS
@@ -178,7 +178,9 @@ def test_projection_of_extreme_points(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("function", ["project", "maximize_linear", "project_exactly", "random_start"])
+@pytest.mark.parametrize(
+    "function", ["project", "maximize_linear", "project_exactly", "random_start"]
+)
 def test_functions_leave_their_arguments_alone(norm, function):
     threat, x, z = make_case(norm, "box", 0)
     x_before, z_before = x.clone(), z.clone()
@@ -268,7 +270,11 @@ def test_zero_eps_allows_nothing(norm):
     x = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
     for eps in (0.0, [0.0, 0.0, 0.0]):
         threat = ThreatModel(eps, norm)
-        for result in (threat.project(x + 5, x), threat.project_exactly(x + 5, x), threat.random_start(x)):
+        for result in (
+            threat.project(x + 5, x),
+            threat.project_exactly(x + 5, x),
+            threat.random_start(x),
+        ):
             assert torch.equal(result, x)
         assert threat.contains(x, x).all()
         assert not threat.contains(torch.nextafter(x, x + 1), x).any()
@@ -527,9 +533,13 @@ def test_take_is_the_geometry_of_the_rows(norm, surrounding):
         part = whole.take(rows)
         assert torch.equal(part.x, x[rows])
         np.testing.assert_allclose(part.project_(z[rows].clone()), threat.project(z, x)[rows])
-        np.testing.assert_allclose(part.maximize_linear(z[rows]), threat.maximize_linear(z, x)[rows])
+        np.testing.assert_allclose(
+            part.maximize_linear(z[rows]), threat.maximize_linear(z, x)[rows]
+        )
         noise = RowNoise(x[rows], 0)
-        np.testing.assert_allclose(part.random_start(noise), whole.random_start(RowNoise(x, 0))[rows])
+        np.testing.assert_allclose(
+            part.random_start(noise), whole.random_start(RowNoise(x, 0))[rows]
+        )
     assert torch.equal(whole.x, x)  # the whole is still whole
 
 
@@ -809,7 +819,11 @@ def test_infinite_eps_leaves_bounds_and_mask(bounds, mask):
     if mask is not None:
         expected[:, 1] = x[:, 1]
     feasible_set = threat.feasible_set(x)
-    for result in (threat.project(z, x), threat.project_exactly(z, x), threat.project_exactly(z.double(), x)):
+    for result in (
+        threat.project(z, x),
+        threat.project_exactly(z, x),
+        threat.project_exactly(z.double(), x),
+    ):
         np.testing.assert_array_equal(result, expected)
         assert threat.contains(result, x).all()
     np.testing.assert_array_equal(feasible_set.perturbation(z), expected - x.numpy())

@@ -4,7 +4,6 @@ import torch
 
 from ..threat import LP_NORMS
 from ..utils._batching import batch_slices, resolve_batch_size
-from ..utils._random import draw_seed
 from ..utils._rows import rows_where
 from ..utils._sklearn import StrOptions
 from ._apgd import APGD
@@ -159,11 +158,11 @@ class AutoAttack(BaseAttack):
                 "for which decisions suffice."
             )
 
-    def _attack(self, problem, threat, stop_on_success, diagnose):
+    def _attack(self, problem, threat, seed, stop_on_success, diagnose):
         """Let each member attack the points that still stand; see :meth:`BaseAttack._attack`."""
         best = EnsembleBest(problem, resolve_batch_size(self.batch_size, problem.array.shape[1:]))
         by_gradients = "gradients" in problem.access.provides
-        members = self._members(problem, draw_seed(self.random_state))
+        members = self._members(problem, seed)
         if diagnose and by_gradients:
             diagnose_model(members[0][0], problem.access, problem.array)
         n_by_scores = 0
@@ -233,7 +232,7 @@ class EnsembleBest:
     def __init__(self, problem, batch_size):
         self.batch_size = batch_size
         self.margin_at_input = self._margins(problem, problem.array)
-        self.points = BestPoints(self.margin_at_input, point=torch.from_numpy(problem.array))
+        self.points = BestPoints(self.margin_at_input, point=torch.tensor(problem.array))
 
     def standing(self, nearby):
         """Return the rows that stand; with a number, those that have come near the boundary.

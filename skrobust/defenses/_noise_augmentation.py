@@ -2,6 +2,7 @@
 
 from copy import copy
 
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
@@ -36,7 +37,7 @@ class NoiseAugmentation(BaseDefense):
     >>> clf = RobustClassifier(defense=NoiseAugmentation(noise), norm="l1")
     """
 
-    _parameter_constraints: dict = {"noise": [HasMethods(["fit", "sampler"])]}
+    _parameter_constraints: dict = {"noise": [HasMethods("sampler")]}
 
     def __init__(self, noise):
         self.noise = noise
@@ -50,7 +51,8 @@ class NoiseAugmentation(BaseDefense):
 
     def _validate_params(self):
         super()._validate_params()
-        check_is_fitted(self.noise)
+        if isinstance(self.noise, BaseEstimator):
+            check_is_fitted(self.noise)
 
     def __sklearn_clone__(self):
         # `clone` of scikit-learn would return a defense whose noise is not fitted.

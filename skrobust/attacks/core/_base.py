@@ -143,7 +143,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             ``X_adv`` is an ndarray, and ``success`` the verdict of the estimator's ``predict``.
         """
         with self.prepare(estimator, X, y, y_target=y_target) as problem:
-            return self.run_problem(problem, stop_on_success=stop_on_success)
+            return self._run(problem, problem.seed, stop_on_success, diagnose=True)
 
     @contextmanager
     def prepare(self, estimator, X, y=None, *, y_target=None):
@@ -183,12 +183,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         result : AttackResult
         """
         self._validate_params()
-        if stop_on_success is None:
-            stop_on_success = getattr(self, "stop_on_success", False)
-        threat = self._threat_model(problem.feature_names)
-        threat.check_inputs(problem.array)
-        self._check_access(problem)
-        return self._attack(problem, threat, stop_on_success, diagnose)
+        return self._run(problem, draw_seed(self.random_state), stop_on_success, diagnose)
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -258,6 +253,15 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Return the geometry that :meth:`_attack_batch` gets."""
         return threat.feasible_set(x)
 
+    def _run(self, problem, seed, stop_on_success, diagnose):
+        """Check that the problem fits this attack, and attack it."""
+        if stop_on_success is None:
+            stop_on_success = getattr(self, "stop_on_success", False)
+        threat = self._threat_model(problem.feature_names)
+        threat.check_inputs(problem.array)
+        self._check_access(problem)
+        return self._attack(problem, threat, seed, stop_on_success, diagnose)
+
     def _check_access(self, problem):
         """Raise an error unless the access to the classifier suffices for this attack."""
         access, name = problem.access, type(self).__name__
@@ -275,14 +279,14 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             "none. Use HopSkipJump, which needs nothing but predict."
         )
 
-    def _attack(self, problem, threat, stop_on_success, diagnose):
+    def _attack(self, problem, threat, seed, stop_on_success, diagnose):
         """Attack, let the estimator judge, and refine where it disagrees with its view."""
         if diagnose and self._access == "gradients":
             diagnose_model(self, problem.access, problem.array)
         if np.max(self.eps) == 0:
             return AttackResult(problem.array.copy(), problem.is_adversarial(problem.array))
         everything = np.arange(len(problem))
-        search = partial(self._attack_rows, problem, threat, draw_seed(self.random_state))
+        search = partial(self._attack_rows, problem, threat, seed)
         X_adv, claimed = search(everything, stop_on_success)
         success = problem.is_adversarial(X_adv)
         # The estimator has the last word. On the boundary, rounding may separate it from its view.

@@ -43,13 +43,14 @@ class BestPoints(RowState):
         **tensors : tensors of shape (n_rows, ...)
             The candidates, by the names of the attributes.
         """
-        given = {"score": score, **tensors}
+        # Logits may have another precision than the inputs.
+        given = {"score": score.to(self.score.dtype), **tensors}
         best = {name: self.of(name, rows) for name in given}
         threshold = best["score"]
         if tie:
             higher = threshold + tie * threshold.abs()
             threshold = torch.where(threshold.isfinite(), higher, threshold)
-        replace_rows_(score > threshold, *((best[name], given[name]) for name in given))
+        replace_rows_(given["score"] > threshold, *((best[name], given[name]) for name in given))
         if rows is not None:
             for name, tensor in best.items():
                 vars(self)[name][rows] = tensor

@@ -36,6 +36,9 @@ class AttackProblem:
     array : ndarray of shape (n_samples, ...)
         Their values, in float32 or float64.
 
+    seed : int
+        Seed of the attack for which the problem was prepared.
+
     labels : ndarray of shape (n_samples,)
         Labels to leave, or to reach where ``targeted``.
 
@@ -50,6 +53,7 @@ class AttackProblem:
         The estimator or X are unfit for an attack.
     """
 
+    seed: int
     labels: np.ndarray
     index: np.ndarray
     targeted: bool
@@ -82,6 +86,7 @@ class AttackProblem:
         y, y_target : array-like of shape (n_samples,), or label
             As of :meth:`BaseAttack.perturb`.
         """
+        self.seed = seed
         with self.access.prepared(seed):
             self._set_labels(y, y_target)
             yield

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint bench docs clean
+.PHONY: help demo test test-slow lint tables bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +23,14 @@ test: lint  ## lint, then all quick tests, doctests and examples
 test-slow: $(VENV)/.has-test  ## cross-checks with other libraries, full-size runs
 	$(BIN)/pytest -n auto -m slow
 
-lint: $(VENV)/.has-test  ## ruff and mypy
+lint: $(VENV)/.has-test  ## ruff, mypy, and numpydoc on everything public
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/_docstrings.py
+
+tables: $(VENV)/.has-test  ## write the tables of README and docs that follow from the code
+	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/.has-bench  ## speed and strength against other libraries
 	$(BIN)/python -m benchmarks

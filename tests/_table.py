@@ -33,21 +33,14 @@ from skrobust.attacks import (
     Square,
 )
 
-ATTACKS = {
-    "fgsm linf": FGSM(eps=0.4),
-    "fgsm l2": FGSM(eps=0.9, norm="l2"),
-    "fgsm l1": FGSM(eps=1.5, norm="l1"),
-    "fgsm margin": FGSM(eps=0.4, loss="margin"),
+# Attacks whose result depends on the seed.
+RANDOM_ATTACKS = {
     "pgd linf": PGD(eps=0.4, n_steps=6),
     "pgd l2": PGD(eps=0.9, norm="l2", n_steps=6),
     "pgd l1": PGD(eps=1.5, norm="l1", n_steps=6),
-    "pgd margin": PGD(eps=0.9, norm="l2", n_steps=6, loss="margin"),
     "pgd restarts": PGD(eps=0.4, n_steps=4, n_restarts=3),
     "pgd restarts l1": PGD(eps=1.5, norm="l1", n_steps=4, n_restarts=2),
-    "pgd from the input": PGD(eps=0.4, n_steps=6, random_start=False),
-    "pgd from the input l2": PGD(eps=0.9, norm="l2", n_steps=6, random_start=False),
     "pgd stop": PGD(eps=0.4, n_steps=6, n_restarts=2, stop_on_success=True),
-    "pgd stop l2": PGD(eps=0.9, norm="l2", n_steps=6, stop_on_success=True, loss="margin"),
     "pgd step size": PGD(eps=0.4, n_steps=6, step_size=0.1),
     "pgd momentum": PGD(eps=0.4, n_steps=6, momentum=1.0),
     "pgd dlr": PGD(eps=0.9, norm="l2", n_steps=6, loss="dlr"),
@@ -64,8 +57,6 @@ ATTACKS = {
     "square linf": Square(eps=0.4, n_queries=60),
     "square l2": Square(eps=0.9, norm="l2", n_queries=100),
     "square l1": Square(eps=2.5, norm="l1", n_queries=300),
-    "fab linf": FAB(eps=0.4, n_steps=8),
-    "fab l2": FAB(eps=0.9, norm="l2", n_steps=8, n_target_classes=None),
     "fab l1": FAB(eps=1.5, norm="l1", n_steps=8, n_restarts=2),
     "fmn linf": FMN(eps=0.4, n_steps=8, n_restarts=2),
     "fmn l2": FMN(eps=0.9, norm="l2", n_steps=8, n_restarts=2),
@@ -74,33 +65,33 @@ ATTACKS = {
     "ddn": DDN(eps=0.9, n_steps=8, n_restarts=2),
     "sigma zero": SigmaZero(eps=2, n_steps=8, n_restarts=2),
     "carlini wagner": CarliniWagner(eps=0.9, n_steps=20, n_restarts=2),
-    "deepfool l2": DeepFool(eps=0.9),
-    "deepfool linf": DeepFool(eps=0.4, norm="linf"),
     "hop linf": HopSkipJump(eps=0.4, max_queries=150, n_directions=20),
     "hop l2": HopSkipJump(eps=0.9, norm="l2", max_queries=150, n_directions=20, n_restarts=2),
 }
 
+# Attacks whose result does not.
+DETERMINISTIC_ATTACKS = {
+    "fgsm linf": FGSM(eps=0.4),
+    "fgsm l2": FGSM(eps=0.9, norm="l2"),
+    "fgsm l1": FGSM(eps=1.5, norm="l1"),
+    "fgsm margin": FGSM(eps=0.4, loss="margin"),
+    "pgd margin": PGD(eps=0.9, norm="l2", n_steps=6, loss="margin"),
+    "pgd from the input": PGD(eps=0.4, n_steps=6, random_start=False),
+    "pgd from the input l2": PGD(eps=0.9, norm="l2", n_steps=6, random_start=False),
+    "pgd stop l2": PGD(eps=0.9, norm="l2", n_steps=6, stop_on_success=True, loss="margin"),
+    "fab linf": FAB(eps=0.4, n_steps=8),
+    "fab l2": FAB(eps=0.9, norm="l2", n_steps=8, n_target_classes=None),
+    "deepfool l2": DeepFool(eps=0.9),
+    "deepfool linf": DeepFool(eps=0.4, norm="linf"),
+}
 
-# Attacks whose result depends on the seed.
-_DRAW = {"APGD", "AutoAttack", "HopSkipJump", "Square"}
-
-
-def draws(attack):
-    """Whether the result of an attack depends on its seed."""
-    if type(attack).__name__ in _DRAW:
-        return True
-    if isinstance(attack, MinimumNormAttack):
-        return getattr(attack, "n_restarts", 1) > 1
-    # With the margin, PGD begins its first run where one step led furthest.
-    if not getattr(attack, "random_start", False):
-        return False
-    return not (attack.loss == "margin" and attack.n_restarts == 1)
+ATTACKS = RANDOM_ATTACKS | DETERMINISTIC_ATTACKS
 
 
 def goes_to_the_edge(attack):
     """Whether an attack follows gradients as far as the threat model lets it."""
     nearest = isinstance(attack, MinimumNormAttack)
-    return attack._access == "gradients" and not nearest and type(attack).__name__ != "AutoAttack"
+    return attack._access == "gradients" and not nearest
 
 
 def make_attack(name, **parameters):

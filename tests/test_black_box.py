@@ -1,5 +1,7 @@
 """Attacks that ask for scores or decisions only, and the estimators that they are for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +26,7 @@ from skrobust.adapters import FittedClassifier, find_access
 from skrobust.attacks import PGD, HopSkipJump, Square
 from skrobust.attacks._square_proposals import BufferedNoise
 from skrobust.attacks._square_windows import SquareWindows, SubsetWindows, _bump, make_windows
+from skrobust.attacks.core._batch import AttackBatch
 from skrobust.attacks.core._decision_oracle import DecisionOracle, random_directions
 from skrobust.attacks.core._starting_points import StartingPoints
 from skrobust.exceptions import NotDifferentiableError, UnboundedRobustnessWarning
@@ -520,14 +523,13 @@ def test_square_asks_as_often_as_it_says(norm, n_restarts):
         def logits(self, z):
             return module(z).detach()
 
-    arguments = {"seed": 0, "targeted": False, "stop_on_success": False}
-    attack._attack_batch(Model(), feasible_set, labels, **arguments)
+    batch = AttackBatch(Model(), feasible_set, labels)
+    attack._attack_batch(batch)
     assert asked == [20] * 25 * n_restarts
     # The fallen are asked no more.
     asked.clear()
     labels[:15] = (labels[:15] + 1) % 3
-    arguments["stop_on_success"] = True
-    attack._attack_batch(Model(), feasible_set, labels, **arguments)
+    attack._attack_batch(replace(batch, stop_on_success=True))
     assert asked[0] == 20
     assert asked[1:] == [5] * (len(asked) - 1)
 
@@ -597,8 +599,7 @@ class Fake:
 def hop(model, x, labels, *, budget, **parameters):
     attack = HopSkipJump(norm="l2", max_queries=budget, **parameters)
     feasible_set = ThreatModel(np.inf, "linf").feasible_set(x, "l2")
-    arguments = {"seed": 0, "targeted": False, "stop_on_success": False}
-    return attack._attack_batch(model, feasible_set, labels, **arguments)
+    return attack._attack_batch(AttackBatch(model, feasible_set, labels))
 
 
 @pytest.mark.parametrize("budget", [1, 2, 5, 17, 40, 100, 777])
@@ -688,7 +689,7 @@ def test_starts_without_bounds(scale, budgets):
         slope[feature] = 0.5 / scales[feature]
         labels = Fake(slope).decide(x)
         feasible_set = threat.feasible_set(x, "l2")
-        oracle = DecisionOracle(Fake(slope), feasible_set, labels, targeted=False, budget=10_000)
+        oracle = DecisionOracle(AttackBatch(Fake(slope), feasible_set, labels), budget=10_000)
         rows, u = StartingPoints(oracle, 1000, None, 0).find(torch.arange(40))
         assert len(rows) >= 39  # the sample of zeros has no scale
         assert (Fake(slope).decide(feasible_set.from_units(u, rows)) != labels[rows]).all()

@@ -329,7 +329,7 @@ def test_scorer_can_be_pickled_and_read(radius):
     clf = Decider(*KNOWN)
     assert again(clf, X, Y) == scorer(clf, X, Y)
     assert repr(again) == repr(scorer)
-    assert eval(repr(scorer)).radius == radius
+    assert eval(repr(scorer)).parameters == {"radius": radius}
     assert scorer(clf, X, Y) == eval(repr(scorer))(clf, X, Y)
 
 

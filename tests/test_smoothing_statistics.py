@@ -18,7 +18,11 @@ from skrobust.smoothing import (
     SplittingNoise,
     UniformNoise,
 )
-from skrobust.smoothing._certification import certify_largest_radius, certify_one_radius
+from skrobust.smoothing._certification import (
+    Settings,
+    certify_largest_radius,
+    certify_one_radius,
+)
 from skrobust.smoothing._confidence import (
     ThresholdTest,
     clopper_pearson_lower,
@@ -163,8 +167,8 @@ def test_deciding_a_radius_is_cheap_and_agrees_with_the_plain_method(radius, mos
     p = stats.norm.cdf((edges[part] + generator.random(n) * np.diff(edges)[part]) / 0.5)
     votes = SimulatedVotes(np.column_stack([p, 1 - p]))
     noise = SAMPLED["gaussian"]
-    settings = {"n_selection": 100, "n_samples": n_max, "alpha": 0.001, "runner_up": False}
-    top, _, _, n_used, reason = certify_one_radius(votes, noise, radius, **settings)
+    settings = Settings(n_selection=100, n_samples=n_max, alpha=0.001, runner_up=False)
+    top, _, _, n_used, reason = certify_one_radius(votes, noise, radius, settings)
     assert n_used.mean() <= most
     # What the plain method would have found, had it gone on.
     rest = generator.multinomial(n_max - votes.seen.sum(axis=1), votes.p)
@@ -182,8 +186,9 @@ def test_radii_are_wrong_as_rarely_as_alpha_says(name, runner_up):
     noise, alpha = SAMPLED[name], 0.02
     p = np.repeat([[0.7, 0.2, 0.1], [0.95, 0.05, 0.0]], N_RUNS // 2, axis=0)
     true = noise.radius(p[:, 0], p[:, 1]) if runner_up else noise.radius(p[:, 0])
+    settings = Settings(n_selection=50, n_samples=200, alpha=alpha, runner_up=runner_up)
     top, radius, p_lower, n_used, reason = certify_largest_radius(
-        SimulatedVotes(p), noise, n_selection=50, n_samples=200, alpha=alpha, runner_up=runner_up
+        SimulatedVotes(p), noise, settings
     )
     assert_array_equal(n_used, 250)
     certified = reason == "certified"
@@ -206,15 +211,8 @@ def test_decisions_are_wrong_as_rarely_as_alpha_says(name, runner_up):
         radius = 1.0 if name == "flips" else 0.4
         p = noise.threshold(radius)
         p = np.repeat([[p, (1 - p) / 2, (1 - p) / 2]], N_RUNS, axis=0)
-    _, reached, _, n_used, reason = certify_one_radius(
-        SimulatedVotes(p),
-        noise,
-        radius,
-        n_selection=50,
-        n_samples=n_samples,
-        alpha=alpha,
-        runner_up=runner_up,
-    )
+    settings = Settings(n_selection=50, n_samples=n_samples, alpha=alpha, runner_up=runner_up)
+    _, reached, _, n_used, reason = certify_one_radius(SimulatedVotes(p), noise, radius, settings)
     certified = reason == "certified"
     assert_rare(certified, alpha)
     assert_array_equal(reached, np.where(certified, radius, 0))
@@ -237,15 +235,8 @@ def test_easy_cases_are_certified_with_few_votes(name):
     noise = SAMPLED[name]
     radius = 1.0 if name == "flips" else 0.4
     p = np.repeat([[0.999, 0.001], [0.5, 0.5]], 200, axis=0)
-    _, _, p_lower, n_used, reason = certify_one_radius(
-        SimulatedVotes(p),
-        noise,
-        radius,
-        n_selection=50,
-        n_samples=20_000,
-        alpha=0.001,
-        runner_up=False,
-    )
+    settings = Settings(n_selection=50, n_samples=20_000, alpha=0.001, runner_up=False)
+    _, _, p_lower, n_used, reason = certify_one_radius(SimulatedVotes(p), noise, radius, settings)
     assert (reason[:200] == "certified").all()
     assert (reason[200:] == "out of reach").all()
     assert n_used.mean() < 400
@@ -254,12 +245,12 @@ def test_easy_cases_are_certified_with_few_votes(name):
 
 def test_a_bound_for_the_runner_up_gains_where_there_are_many_classes():
     p = np.repeat([[0.45] + [0.055] * 10], 200, axis=0)
-    settings = {"n_selection": 50, "n_samples": 2000, "alpha": 0.001}
-    for certify in (certify_largest_radius, lambda *a, **k: certify_one_radius(*a, 0.2, **k)):
+    alone, each = (Settings(50, 2000, 0.001, runner_up) for runner_up in (False, True))
+    for certify in (certify_largest_radius, lambda v, n, s: certify_one_radius(v, n, 0.2, s)):
         votes = SimulatedVotes(p)
-        reason = certify(votes, SAMPLED["gaussian"], runner_up=False, **settings)[-1]
+        reason = certify(votes, SAMPLED["gaussian"], alone)[-1]
         assert (reason != "certified").all()
-        reason = certify(votes, SAMPLED["gaussian"], runner_up=True, **settings)[-1]
+        reason = certify(votes, SAMPLED["gaussian"], each)[-1]
         assert (reason == "certified").mean() > 0.95
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from skrobust.threat import LP_NORMS, ThreatModel
+from skrobust.threat import LP_NORMS, ThreatModel, norm_factor
 from skrobust.threat import NORMS as ALL_NORMS
 from skrobust.threat._l1 import L1Set
 from skrobust.threat._threat_model import FEASIBLE_SETS
@@ -207,6 +207,51 @@ def test_steepest_against_solver(norm, surrounding, seed):
     value = solve(cp.Maximize(cp.sum(cp.multiply(slope, u))), constraints)
     ours = ((best - x) * grad).sum()
     np.testing.assert_allclose(ours, value, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_bound_of_linear_functions_is_the_maximum(norm, surrounding, seed):
+    threat, x, _ = make_case(norm, surrounding, seed)
+    rng = np.random.default_rng(seed)
+    grad = torch.from_numpy(rng.normal(size=x.shape) * rng.choice([0.0, 1.0, 50.0], x.shape))
+    bound = threat.feasible_set(x).linear_upper_bound(grad)
+    gain = ((threat.maximize_linear(grad, x) - x) * grad).sum(1)
+    np.testing.assert_allclose(bound, gain, rtol=1e-12, atol=1e-13)
+    u, constraints, eps, free = as_problem(threat, x.numpy())
+    value = solve(cp.Maximize(cp.sum(cp.multiply(grad.numpy()[:, free] * eps, u))), constraints)
+    np.testing.assert_allclose(bound.sum(), value, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_bound_of_linear_functions_holds_for_every_split(norm, surrounding, monkeypatch):
+    """Weak duality: what the maximiser gets wrong makes the bound larger, never wrong."""
+    threat, x, z = make_case(norm, surrounding, 0, n_samples=200)
+    grad = z - x
+    gain = ((threat.maximize_linear(grad, x) - x) * grad).sum(1)
+    feasible_set = threat.feasible_set(x)
+    rng = np.random.default_rng(0)
+
+    def fill(size, room):
+        return room, size * torch.from_numpy(rng.uniform(size=size.shape))
+
+    monkeypatch.setattr(feasible_set, "_fill", fill)
+    bound = feasible_set.linear_upper_bound(grad)
+    # Without a box the rooms end at the radius.
+    assert (bound >= gain - 1e-12).all()
+    assert (bound > 1.01 * gain).any()
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_bound_of_linear_functions_in_single_precision(norm, surrounding):
+    threat, x, z = make_case(norm, surrounding, 0, n_samples=40, n_features=300)
+    grad = z - x
+    exact = threat.feasible_set(x).linear_upper_bound(grad)
+    single = threat.feasible_set(x.float()).linear_upper_bound(grad.float())
+    np.testing.assert_allclose(single, exact, rtol=2e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -789,6 +834,9 @@ def test_l0_needs_bounds_for_steepest_points(bounds):
     x = torch.full((1, 3), 0.5)
     with pytest.raises(ValueError, match="The steepest point with norm='l0' needs finite bounds"):
         ThreatModel(1, "l0", bounds).maximize_linear(x, x)
+    x_wide = torch.zeros(1, 3)
+    bound = ThreatModel(2, "l0", (-1, 2)).feasible_set(x_wide)
+    assert bound.linear_upper_bound(torch.tensor([[1.0, -3.0, 0.5]])).item() == 5.0
     masked = ThreatModel(1, "l0", ([0, -np.inf, 0], [1, 1, 1]), mask=[0, 2])
     assert masked.maximize_linear(x, x).tolist() == [[1, 0.5, 0.5]]
 
@@ -886,6 +934,63 @@ def test_dual_norm_is_what_the_steepest_point_gains(norm, surrounding):
     np.testing.assert_allclose(dual.detach(), ((best - x) * (z - x)).sum(1))
     (slope,) = torch.autograd.grad(dual.sum(), grad)
     np.testing.assert_allclose(slope, best - x, atol=1e-14)
+
+
+# --- norms and sizes ---
+
+
+@pytest.mark.parametrize("wanted", NORMS)
+@pytest.mark.parametrize("own", NORMS)
+def test_norm_factor_is_the_largest_that_holds(own, wanted):
+    n = 16
+    factor = norm_factor(own, wanted, n)
+    extreme = np.array([np.eye(n)[0], np.ones(n)])
+    radius = np.linalg.norm(extreme, ORDERS[wanted], axis=1, keepdims=True)
+    # Where the balls touch, a single feature or all features have changed.
+    own_radius = np.linalg.norm(factor * extreme / radius, ORDERS[own], axis=1)
+    np.testing.assert_allclose(own_radius.max(), 1.0)
+    inside = np.random.default_rng(0).normal(size=(200, n))
+    inside *= factor / np.linalg.norm(inside, ORDERS[wanted], axis=1, keepdims=True)
+    assert np.linalg.norm(inside, ORDERS[own], axis=1).max() <= 1 + 1e-12
+
+
+def test_norm_factor_of_counts():
+    assert norm_factor("l0", "l0", 5) == 1.0
+    assert norm_factor("l0", "l2", 5) is None
+    assert norm_factor("linf", "l0", 5) is None
+
+
+def test_measure():
+    delta = [[3.0, -4.0], [0.0, 0.0]]
+    for norm, size in {"linf": 4.0, "l2": 5.0, "l1": 7.0, "l0": 2.0}.items():
+        assert ThreatModel(1, norm).measure(delta).tolist() == [size, 0.0]
+    assert ThreatModel([1, 2], "l1").measure(delta).tolist() == [5.0, 0.0]
+    assert ThreatModel([1, 0], "l2").measure(delta).tolist() == [np.inf, 0.0]
+    assert ThreatModel([1, 0], "l2").measure([[3.0, 0.0]]).tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("threat", "unbounded"),
+    [
+        (ThreatModel(0.5, bounds=(0, 1)), False),
+        (ThreatModel(1.0, bounds=(0, 1)), True),
+        (ThreatModel(1.0, bounds=(0, 1), mask=[0, 2]), False),
+        (ThreatModel(1.0), False),
+        (ThreatModel(np.inf), True),
+        (ThreatModel(np.inf, mask=[0]), False),
+        (ThreatModel(1.7, "l2", (0, 1)), False),
+        (ThreatModel(1.74, "l2", (0, 1)), True),
+        (ThreatModel(2.9, "l1", (0, 1)), False),
+        (ThreatModel(3, "l1", (0, 1)), True),
+        (ThreatModel(2, "l0", (0, 1)), False),
+        (ThreatModel(3, "l0", (0, 1)), True),
+        (ThreatModel([1, 1, 0], bounds=(0, 1)), False),
+        (ThreatModel([1, 1, 0], bounds=([0, 0, 0.5], [1, 1, 0.5])), True),
+        (ThreatModel([[1, 1, 0]], bounds=([[0, 0, 0.5]], [[1, 1, 0.5]])), True),
+    ],
+)
+def test_is_unbounded(threat, unbounded):
+    assert threat.is_unbounded(3) is unbounded
 
 
 # --- balls around the origin ---

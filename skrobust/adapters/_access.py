@@ -46,11 +46,33 @@ class GradientAccess:
         return self._isolate(self._evaluate, z)
 
     def logits(self, z):
-        """Return the logits, of shape (n, n_classes)."""
+        """Return the logits.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, ...)
+            Inputs.
+
+        Returns
+        -------
+        logits : tensor of shape (n, n_classes)
+            Logits in the order of the classes.
+        """
         return self._isolate(self._evaluate.logits, z)
 
     def decide(self, z):
-        """Return class indices, an int64 tensor of shape (n,)."""
+        """Return the predicted classes.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, ...)
+            Inputs.
+
+        Returns
+        -------
+        index : int64 tensor of shape (n,)
+            Class indices.
+        """
         return self.logits(z).argmax(1)
 
     @contextmanager
@@ -61,6 +83,11 @@ class GradientAccess:
         ----------
         seed : int
             For modules that draw random numbers: they neither use nor move torch's global state.
+
+        Yields
+        ------
+        None
+            Nothing: the access itself is ready.
         """
         self._random_state = TorchRandomState(seed, self.options["device"])
         self._is_random = None
@@ -69,7 +96,13 @@ class GradientAccess:
             yield
 
     def isolated(self):
-        """Context for predictions of the estimator, which may run the modules of the view."""
+        """Return a context for predictions of the estimator, which may run modules of the view.
+
+        Returns
+        -------
+        context : context manager
+            Inside, random numbers of modules come from the seed of ``prepared``.
+        """
         return nullcontext() if self._is_random is False else self._random_state.swapped()
 
     def _isolate(self, function, z):
@@ -93,6 +126,7 @@ class _MethodAccess:
     Parameters
     ----------
     classifier : FittedClassifier
+        The estimator.
 
     X : array or DataFrame
         Inputs, for their columns.
@@ -117,16 +151,27 @@ class _MethodAccess:
         }
 
     def decide(self, z):
-        """Return class indices, an int64 tensor of shape (n,)."""
+        """Return the predicted classes.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, ...)
+            Inputs.
+
+        Returns
+        -------
+        index : int64 tensor of shape (n,)
+            Class indices.
+        """
         labels = self.classifier.predict(frame_like(self.frame, z.numpy()))
         return torch.from_numpy(self.classifier.find_labels(labels)[0])
 
     def prepared(self, seed):
-        """Context for calls of the estimator: nothing needs preparation."""
+        """Return a context for calls of the estimator: nothing needs preparation."""
         return nullcontext()
 
     def isolated(self):
-        """Context for predictions of the estimator: nothing needs isolation."""
+        """Return a context for predictions of the estimator: nothing needs isolation."""
         return nullcontext()
 
 
@@ -135,8 +180,14 @@ class ScoreAccess(_MethodAccess):
 
     Parameters
     ----------
-    classifier, X, array
-        As for the base class.
+    classifier : FittedClassifier
+        The estimator.
+
+    X : array or DataFrame
+        Inputs, for their columns.
+
+    array : ndarray
+        Their values, for their precision.
 
     method : {"decision_function", "predict_proba"}
         Method that gives one score per class. Probabilities become logarithms, which are logits.
@@ -149,7 +200,18 @@ class ScoreAccess(_MethodAccess):
         self.method = method
 
     def logits(self, z):
-        """Return scores in place of logits, of shape (n, n_classes)."""
+        """Return scores in place of logits.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, ...)
+            Inputs.
+
+        Returns
+        -------
+        scores : tensor of shape (n, n_classes)
+            Scores in the order of the classes.
+        """
         scores = self.classifier.call(self.method, frame_like(self.frame, z.numpy()))
         if self.method == "predict_proba":
             scores = np.log(np.maximum(scores, np.finfo(scores.dtype).tiny))
@@ -160,7 +222,19 @@ class ScoreAccess(_MethodAccess):
 
 
 class DecisionAccess(_MethodAccess):
-    """Access to the decisions of ``predict`` alone."""
+    """Access to the decisions of ``predict`` alone.
+
+    Parameters
+    ----------
+    classifier : FittedClassifier
+        The estimator.
+
+    X : array or DataFrame
+        Inputs, for their columns.
+
+    array : ndarray
+        Their values, for their precision.
+    """
 
     provides = ("decisions",)
 
@@ -171,6 +245,7 @@ def find_access(classifier, X, array):
     Parameters
     ----------
     classifier : FittedClassifier
+        The estimator.
 
     X : array or DataFrame of shape (n_samples, ...)
         Inputs.
@@ -181,6 +256,7 @@ def find_access(classifier, X, array):
     Returns
     -------
     access : GradientAccess, ScoreAccess or DecisionAccess
+        The access, which is ready inside its context ``prepared``.
     """
     try:
         return GradientAccess(classifier.view)

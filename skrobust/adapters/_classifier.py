@@ -20,6 +20,7 @@ class FittedClassifier:
     Parameters
     ----------
     estimator : fitted classifier or torch.nn.Module
+        A module maps inputs to logits.
 
     Attributes
     ----------
@@ -94,6 +95,7 @@ class FittedClassifier:
         Parameters
         ----------
         y : array-like of shape (n_samples,)
+            Labels.
 
         name : str, default="y"
             Name of the parameter, for the error.
@@ -101,6 +103,7 @@ class FittedClassifier:
         Returns
         -------
         index : int ndarray of shape (n_samples,)
+            Positions of the labels in ``classes``.
         """
         y = np.asarray(y)
         index, known = self.find_labels(y)
@@ -119,13 +122,15 @@ class FittedClassifier:
         Parameters
         ----------
         y : ndarray of shape (n_samples,)
+            Labels.
 
         Returns
         -------
         index : int ndarray of shape (n_samples,)
-            Arbitrary for unknown labels.
+            Positions of the labels in ``classes``; arbitrary for unknown labels.
 
         known : bool ndarray of shape (n_samples,)
+            True for labels of the estimator.
         """
         order = np.argsort(self.classes)
         try:
@@ -143,10 +148,12 @@ class FittedClassifier:
         Parameters
         ----------
         X : array or DataFrame of shape (n_samples, ...)
+            Inputs.
 
         Returns
         -------
         y_pred : ndarray of shape (n_samples,)
+            Labels.
         """
         if self.is_module:
             return outputs(self.view, X).argmax(1)
@@ -162,12 +169,15 @@ class FittedClassifier:
         Parameters
         ----------
         method : str
+            Name of the method.
 
         X : array or DataFrame of shape (n_samples, ...)
+            Inputs.
 
         Returns
         -------
         output : ndarray
+            Output of the method.
         """
         X = X.copy()
         if isinstance(self.estimator, NeuralNet):

@@ -32,8 +32,7 @@ class APGD(BaseAttack):
 
     {eps}
 
-    norm : {"linf", "l2", "l1"}, default="linf"
-        Norm of the ball.
+    {norm}
 
     {bounds}
 
@@ -80,7 +79,11 @@ class APGD(BaseAttack):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -157,11 +160,7 @@ class APGD(BaseAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.n_restarts = n_restarts
         self.loss = loss
@@ -170,26 +169,18 @@ class APGD(BaseAttack):
         self.momentum = momentum
         self.eot_samples = eot_samples
         self.stop_on_success = stop_on_success
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        search = MarginSearch(
-            model,
-            feasible_set,
-            LOSSES[self.loss](labels, targeted=targeted),
-            stop_on_success=stop_on_success,
-            eot_samples=self.eot_samples,
-        )
+    def _attack_batch(self, batch):
+        search = MarginSearch(batch, LOSSES[self.loss], eot_samples=self.eot_samples)
         logits = search.try_inputs()
         targets = None
-        if self.n_target_classes is not None and not targeted:
-            targets = likeliest_others(logits, labels, self.n_target_classes)
+        if self.n_target_classes is not None and not batch.targeted:
+            targets = likeliest_others(logits, batch.labels, self.n_target_classes)
         climb = _CLIMBS[self.norm]
         for restart in range(self.n_restarts):
             for k, _ in enumerate(search.targets(targets, scaled=self.loss == "dlr")):
-                noise = RowNoise(search.feasible_set.x, seed + k * self.n_restarts + restart)
+                seed = batch.seed + k * self.n_restarts + restart
+                noise = RowNoise(search.feasible_set.x, seed)
                 climb(search, noise, self.n_steps, self.rho, self.momentum)
         return search.result()
 
@@ -394,6 +385,9 @@ class AscentState(RowState):
     n_improved : tensor of shape (n, 1)
         Number of steps that improved the value since the last checkpoint.
     """
+
+    n_improved: torch.Tensor
+    z_before: torch.Tensor
 
     def __init__(self, z, grad, value, **others):
         n_improved = torch.zeros_like(value)

@@ -31,8 +31,7 @@ class AutoAttack(BaseAttack):
 
     {eps}
 
-    norm : {"linf", "l2", "l1"}, default="linf"
-        Norm of the ball.
+    {norm}
 
     {bounds}
 
@@ -64,7 +63,11 @@ class AutoAttack(BaseAttack):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -121,6 +124,8 @@ class AutoAttack(BaseAttack):
     1.00 0.91
     """
 
+    _access = "any"
+
     _parameter_constraints: dict = {
         **BaseAttack._parameter_constraints,
         "version": [StrOptions({"standard", "fast", "rand"})],
@@ -139,15 +144,8 @@ class AutoAttack(BaseAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.version = version
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
     def _check_access(self, problem):
         if not self._kinds(problem.access):

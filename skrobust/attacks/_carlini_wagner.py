@@ -28,7 +28,7 @@ class CarliniWagner(RestartedDescent):
     ----------
     {estimator}
 
-    {eps_or_none}
+    {eps}
 
     norm : {"l2"}, default="l2"
         Norm to minimise.
@@ -59,7 +59,11 @@ class CarliniWagner(RestartedDescent):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -133,24 +137,13 @@ class CarliniWagner(RestartedDescent):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.n_restarts = n_restarts
         self.step_size = step_size
         self.confidence = confidence
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
     _losses = (Margin,)
-
-    @property
-    def _confidence(self):
-        return self.confidence
 
     def _descend(self, search, state):
         mean, square = torch.zeros_like(state.u), torch.zeros_like(state.u)

@@ -28,7 +28,7 @@ class DDN(RestartedDescent):
     ----------
     {estimator}
 
-    {eps_or_none}
+    {eps}
 
     norm : {"l2"}, default="l2"
         Norm to minimise.
@@ -58,7 +58,11 @@ class DDN(RestartedDescent):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -135,18 +139,11 @@ class DDN(RestartedDescent):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.n_restarts = n_restarts
         self.step_size = step_size
         self.gamma = gamma
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
     def _noise_shares(self):
         return _NOISE

@@ -29,7 +29,7 @@ class DeepFool(MinimumNormAttack):
     ----------
     {estimator}
 
-    {eps_or_none}
+    {eps}
 
     norm : {"l2", "linf"}, default="l2"
         Norm to minimise.
@@ -53,11 +53,16 @@ class DeepFool(MinimumNormAttack):
 
     {verbose}
 
-    {random_state_unused}
+    random_state : int, RandomState instance or None, default=None
+        Seed for models that are random themselves; the attack is not.
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -124,23 +129,16 @@ class DeepFool(MinimumNormAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.overshoot = overshoot
         self.n_target_classes = n_target_classes
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        search = NormSearch(model, feasible_set, labels, targeted=targeted)
+    def _attack_batch(self, batch):
+        search = NormSearch(batch)
         # The first adversarial point is the result, at any distance.
-        search.enough = torch.finfo(feasible_set.x.dtype).max
-        total, u = feasible_set.zeros(), feasible_set.zeros()
+        search.enough = torch.finfo(batch.feasible_set.x.dtype).max
+        total, u = batch.feasible_set.zeros(), batch.feasible_set.zeros()
         for k in range(self.n_steps):
             _, value, w, _ = linearize_boundary(search, u, self.n_target_classes)
             kept = search.drop()

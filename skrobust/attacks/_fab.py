@@ -27,10 +27,9 @@ class FAB(MinimumNormAttack):
     ----------
     {estimator}
 
-    {eps_or_none}
+    {eps}
 
-    norm : {"linf", "l2", "l1"}, default="linf"
-        Norm to minimise.
+    {norm}
 
     {bounds}
 
@@ -66,7 +65,11 @@ class FAB(MinimumNormAttack):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -144,36 +147,27 @@ class FAB(MinimumNormAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.n_restarts = n_restarts
         self.n_target_classes = n_target_classes
         self.alpha_max = alpha_max
         self.eta = eta
         self.beta = beta
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        search = NormSearch(
-            model, feasible_set, labels, targeted=targeted, stop_on_success=stop_on_success
-        )
+    def _attack_batch(self, batch):
+        search = NormSearch(batch)
         targets = [None]
-        if not targeted and self.n_target_classes is not None:
-            logits = search.linearize(feasible_set.zeros())[0]
+        if not batch.targeted and self.n_target_classes is not None:
+            logits = search.linearize(batch.feasible_set.zeros())[0]
             search.drop()
-            targets = likeliest_others(logits, labels, self.n_target_classes).split(1, dim=1)
+            targets = likeliest_others(logits, batch.labels, self.n_target_classes).split(1, dim=1)
         for k, target in enumerate(targets):
             u = search.feasible_set.zeros()
             for restart in range(self.n_restarts):
                 if restart:
-                    noise = RowNoise(search.feasible_set.x, seed + k * self.n_restarts + restart)
-                    u = _random_start(search, u, noise)
+                    seed = batch.seed + k * self.n_restarts + restart
+                    u = _random_start(search, u, RowNoise(search.feasible_set.x, seed))
                 u = self._follow_boundary(search, u, target)
         search_segment(search, _N_FINAL)
         return search.result()

@@ -20,8 +20,7 @@ class FGSM(BaseAttack):
 
     {eps}
 
-    norm : {"linf", "l2", "l1"}, default="linf"
-        Norm of the ball.
+    {norm}
 
     {bounds}
 
@@ -34,11 +33,16 @@ class FGSM(BaseAttack):
 
     {verbose}
 
-    {random_state_unused}
+    random_state : int, RandomState instance or None, default=None
+        Seed for models that are random themselves; the attack is not.
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -86,18 +90,11 @@ class FGSM(BaseAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.loss = loss
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        search = MarginSearch(model, feasible_set, LOSSES[self.loss](labels, targeted=targeted))
-        _, grad, _ = search.gradient(feasible_set.x.clone())
-        search.try_points(feasible_set.maximize_linear(grad))
+    def _attack_batch(self, batch):
+        search = MarginSearch(batch, LOSSES[self.loss])
+        _, grad, _ = search.gradient(batch.feasible_set.x.clone())
+        search.try_points(batch.feasible_set.maximize_linear(grad))
         return search.result()

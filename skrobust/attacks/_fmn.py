@@ -33,7 +33,7 @@ class FMN(RestartedDescent):
     ----------
     {estimator}
 
-    {eps_or_none}
+    {eps}
 
     norm : {"linf", "l2", "l1", "l0"}, default="linf"
         Norm to minimise. In l0, ``eps`` must be a whole number.
@@ -65,7 +65,11 @@ class FMN(RestartedDescent):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -146,18 +150,11 @@ class FMN(RestartedDescent):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.n_restarts = n_restarts
         self.step_size = step_size
         self.gamma = gamma
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
     def _noise_shares(self):
         return _RULES[self.norm].noise

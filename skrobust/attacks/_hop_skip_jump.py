@@ -38,7 +38,7 @@ class HopSkipJump(MinimumNormAttack):
     ----------
     {estimator}
 
-    {eps_or_none}
+    {eps}
 
     norm : {"linf", "l2"}, default="linf"
         Norm to minimise.
@@ -86,7 +86,11 @@ class HopSkipJump(MinimumNormAttack):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -170,11 +174,7 @@ class HopSkipJump(MinimumNormAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.max_queries = max_queries
         self.n_init = n_init
         self.n_directions = n_directions
@@ -182,29 +182,24 @@ class HopSkipJump(MinimumNormAttack):
         self.n_restarts = n_restarts
         self.X_init = X_init
         self.stop_on_success = stop_on_success
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        oracle = DecisionOracle(
-            model, feasible_set, labels, targeted=targeted, budget=self.max_queries
-        )
-        rows = torch.arange(len(labels), device=labels.device)
-        inputs = feasible_set.zeros()
+    def _attack_batch(self, batch):
+        oracle = DecisionOracle(batch, budget=self.max_queries)
+        rows = torch.arange(len(batch.labels), device=batch.labels.device)
+        inputs = batch.feasible_set.zeros()
         already = oracle.is_adversarial(inputs.unsqueeze(1), rows)[0][:, 0]
         oracle.remember(inputs[already], rows[already])
-        rows, pool = rows[~already], self._pool(feasible_set.x)
+        rows, pool = rows[~already], self._pool(batch.feasible_set.x)
         # With an infinite radius every perturbation is close enough, but no perturbation is needed.
         largest = torch.finfo(inputs.dtype).max
-        enough = min(feasible_set.radius, largest) if stop_on_success else 0.0
+        enough = min(batch.feasible_set.radius, largest) if batch.stop_on_success else 0.0
         for run in range(self.n_restarts):
             oracle.budget = self.max_queries * (run + 1) // self.n_restarts
             rows = rows[oracle.closest_sizes(rows) > enough]
             share = slice(run, None, self.n_restarts)
-            starts = StartingPoints(oracle, self.n_init, pool, seed + run, share)
+            starts = StartingPoints(oracle, self.n_init, pool, batch.seed + run, share)
             found, u = starts.find(rows)
-            self._walk(oracle, found, u, seed + run, enough)
+            self._walk(oracle, found, u, batch.seed + run, enough)
         return oracle.result()
 
     def _pool(self, x):
@@ -293,9 +288,7 @@ def _estimate_direction(oracle, u, rows, length, groups, reserve):
     # Sums over the probes: their number, and their steps, unsigned and signed by the answers.
     n, steps = u.new_zeros(len(u), 2, 1), u.new_zeros(len(u), 2, u.shape[1])
     for part in (part for group in groups for part in group.split(n_at_once)):
-        probes = u.unsqueeze(1) + length.unsqueeze(2) * part
-        if feasible_set.bottom is not None:
-            probes.clamp_(feasible_set.bottom.unsqueeze(1), feasible_set.top.unsqueeze(1))
+        probes = feasible_set.clip_(u.unsqueeze(1) + length.unsqueeze(2) * part)
         adversarial, known = oracle.is_adversarial(probes, rows, reserve)
         answers = torch.stack([known, known & adversarial], 1).to(u)
         answers[:, 1].mul_(2).sub_(answers[:, 0])

@@ -89,7 +89,11 @@ class PGD(BaseAttack):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -173,11 +177,7 @@ class PGD(BaseAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.step_size = step_size
         self.n_restarts = n_restarts
@@ -188,9 +188,6 @@ class PGD(BaseAttack):
         self.n_target_classes = n_target_classes
         self.eot_samples = eot_samples
         self.stop_on_success = stop_on_success
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
     def _validate_params(self):
         super()._validate_params()
@@ -200,28 +197,22 @@ class PGD(BaseAttack):
                 f"be the same; got {self.n_restarts}."
             )
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        search = MarginSearch(
-            model,
-            feasible_set,
-            LOSSES[self.loss](labels, targeted=targeted),
-            stop_on_success=stop_on_success,
-            eot_samples=self.eot_samples,
-        )
-        multi_targeted = self.n_target_classes is not None and not targeted
+    def _attack_batch(self, batch):
+        search = MarginSearch(batch, LOSSES[self.loss], eot_samples=self.eot_samples)
+        multi_targeted = self.n_target_classes is not None and not batch.targeted
         scouts = self.loss == "margin" and self.eot_samples == 1
-        scouts = scouts and not (multi_targeted or targeted)
+        scouts = scouts and not (multi_targeted or batch.targeted)
         n_first, targets = self.n_steps, None
         if scouts:
             n_first -= step_towards_classes(search, self.n_steps // 4)
         elif self.random_start or multi_targeted:
             logits = search.try_inputs()
             if multi_targeted:
-                targets = likeliest_others(logits, labels, self.n_target_classes)
+                targets = likeliest_others(logits, batch.labels, self.n_target_classes)
         for restart in range(self.n_restarts):
             fractions = self._fractions(restart, n_first)
             for _ in search.targets(targets, scaled=self.loss == "dlr"):
-                z = self._start(search, restart, seed, scouts)
+                z = self._start(search, restart, batch.seed, scouts)
                 search.try_points(ascend(search, z, fractions, self.momentum))
         return search.result()
 

@@ -26,6 +26,7 @@ def resolve_attack(attack, *, random_state=0, **threat):
     Returns
     -------
     attack : BaseAttack
+        A copy, which can be changed.
 
     Raises
     ------

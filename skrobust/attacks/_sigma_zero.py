@@ -65,7 +65,11 @@ class SigmaZero(RestartedDescent):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -141,20 +145,13 @@ class SigmaZero(RestartedDescent):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_steps = n_steps
         self.n_restarts = n_restarts
         self.step_size = step_size
         self.threshold = threshold
         self.threshold_step = threshold_step
         self.sigma = sigma
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
     _losses = (CrossEntropy,)
 

@@ -1,5 +1,6 @@
 """The Square Attack."""
 
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
 
@@ -8,7 +9,7 @@ import torch
 from ..utils._random import RowNoise
 from ..utils._rows import RowState
 from ..utils._sklearn import Interval, StrOptions
-from ._square_proposals import BufferedNoise, MassTransfers, SignFlips
+from ._square_proposals import BufferedNoise, MassTransfers, Proposals, SignFlips
 from ._square_windows import make_windows
 from .core._base import BaseAttack
 from .core._losses import LOSSES
@@ -36,8 +37,7 @@ class Square(BaseAttack):
 
     {eps}
 
-    norm : {"linf", "l2", "l1"}, default="linf"
-        Norm of the ball.
+    {norm}
 
     {bounds}
 
@@ -69,7 +69,11 @@ class Square(BaseAttack):
 
     Attributes
     ----------
-    {attributes}
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -144,39 +148,31 @@ class Square(BaseAttack):
         verbose=0,
         random_state=None,
     ):
-        self.estimator = estimator
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
+        super().__init__(estimator, eps, norm, bounds, mask, batch_size, verbose, random_state)
         self.n_queries = n_queries
         self.p_init = p_init
         self.loss = loss
         self.n_restarts = n_restarts
         self.stop_on_success = stop_on_success
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.random_state = random_state
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        loss = LOSSES[self.loss](labels, targeted=targeted)
-        search = RandomSearch(model, feasible_set, loss, stop_on_success=stop_on_success)
+    def _attack_batch(self, batch):
+        search = RandomSearch(batch, LOSSES[self.loss])
         search.try_inputs()
-        windows = make_windows(feasible_set)
+        windows = make_windows(batch.feasible_set)
         if windows.n_free == 0:
             return search.result()
         shares = _window_shares(self.p_init, self.n_queries)
         for restart in range(self.n_restarts):
             if not len(search):
                 break
-            noise = BufferedNoise(RowNoise(search.feasible_set.x, seed + restart))
+            noise = BufferedNoise(RowNoise(search.feasible_set.x, batch.seed + restart))
             proposals = _PROPOSALS[self.norm](search.feasible_set, windows)
             # The input was the first query of the first run.
             search.run(proposals, noise, shares if restart else shares[:-1])
         return search.result()
 
 
-_PROPOSALS = {
+_PROPOSALS: dict[str, Callable[..., Proposals]] = {
     "linf": SignFlips,
     "l2": partial(MassTransfers, order=2),
     "l1": partial(MassTransfers, order=1),

@@ -22,7 +22,7 @@ class BufferedNoise(RowBatch):
 
     def __init__(self, noise):
         self.noise = noise
-        self.numbers, self.n_used = None, _NUMBERS_AT_ONCE
+        self.numbers, self.n_used = noise.uniform(_NUMBERS_AT_ONCE), 0
 
     def take(self, rows):
         """Return the numbers of some of the rows, from the next one on."""

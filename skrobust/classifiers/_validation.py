@@ -5,6 +5,7 @@ import torch
 
 from ..adapters import GradientAccess
 from ..attacks.core._ascent import ascend, step_fractions
+from ..attacks.core._batch import AttackBatch
 from ..attacks.core._losses import CrossEntropy
 from ..attacks.core._search import MarginSearch
 from ..utils._batching import batch_slices, resolve_batch_size
@@ -42,7 +43,8 @@ def evaluate_robustness(view, data, threat, seed):
     with model.prepared(seed):
         for rows in batch_slices(len(data), n_rows):
             x = data.x[rows]
-            search = MarginSearch(model, threat.feasible_set(x), CrossEntropy(data.y[rows]))
+            batch = AttackBatch(model, threat.feasible_set(x), data.y[rows])
+            search = MarginSearch(batch, CrossEntropy)
             search.try_points(x)
             correct = search.best.score <= 0
             start = search.feasible_set.random_start(RowNoise(x, seed))

@@ -67,6 +67,18 @@ class StraightThrough(View):
         self.training = any(module.training for module in self.children())
 
     def forward(self, x):
+        """Compute `exact`, with the gradients of `surrogate`.
+
+        Parameters
+        ----------
+        x : tensor of shape (n_samples, ...)
+            Inputs.
+
+        Returns
+        -------
+        y : tensor of shape (n_samples, ...)
+            Outputs of `exact`.
+        """
         with torch.no_grad():
             exact = self.exact(x)
         if not isinstance(exact, torch.Tensor):

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from ..utils._weights import check_weights
-from ._scorer import BaseScorer
+from ._scorer import Scorer
 
 # Radii are compared up to rounding: a conversion between norms or units rounds them.
 _ROUNDING = 1e-9
@@ -150,35 +150,6 @@ def average_certified_radius_score(estimator, X, y, *, sample_weight=None):
     return float(np.average(radius, weights=weight))
 
 
-class CertifiedScorer(BaseScorer):
-    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_certified_scorer`."""
-
-    def __init__(self, radius):
-        self.radius = radius
-        if isinstance(radius, list):
-            self.names = [f"certified_accuracy_{value:.15g}" for value in radius]
-
-    def __call__(self, estimator, X, y, sample_weight=None):
-        """Score a fitted classifier.
-
-        Parameters
-        ----------
-        estimator, X, y, sample_weight
-            As in :func:`certified_accuracy_score`.
-
-        Returns
-        -------
-        score : float or dict of float
-        """
-        result = certified_accuracy_score(
-            estimator, X, y, radius=self.radius, sample_weight=sample_weight
-        )
-        return self._by_name(result)
-
-    def __repr__(self):
-        return f"make_certified_scorer(radius={self.radius!r})"
-
-
 def make_certified_scorer(radius=0.0):
     """Make a scorer that measures certified accuracy.
 
@@ -216,7 +187,10 @@ def make_certified_scorer(radius=0.0):
     >>> search.fit(X, y).best_params_
     {'sigma': 0.6}
     """
-    return CertifiedScorer(check_radii(radius).tolist())
+    radius = check_radii(radius).tolist()
+    several = isinstance(radius, list)
+    names = [f"certified_accuracy_{value:.15g}" for value in radius] if several else None
+    return Scorer("make_certified_scorer", certified_accuracy_score, names, radius=radius)
 
 
 def certify(estimator, X, radius=None):

@@ -8,16 +8,54 @@ from ..attacks import resolve_attack
 from ._scores import robust_accuracy_curve, robust_accuracy_score
 
 
-class BaseScorer:
-    """Base class of scorers: metadata routing, and names of several scores.
+class Scorer:
+    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; it supports metadata routing.
 
-    Attributes
+    Parameters
     ----------
+    maker : str
+        Name of the function that makes the scorer.
+
+    score : callable
+        Score of a fitted classifier: ``score(estimator, X, y, sample_weight=..., **parameters)``.
+
     names : list of str or None
-        Keys of the scores, if a call returns several.
+        Keys of the scores, if ``score`` returns several.
+
+    **parameters : dict
+        Parameters of ``score``, which are also those of ``maker``.
     """
 
-    names: list[str] | None = None
+    def __init__(self, maker, score, names, **parameters):
+        self.maker, self.score, self.names, self.parameters = maker, score, names, parameters
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        """Score a fitted classifier.
+
+        Parameters
+        ----------
+        estimator : fitted classifier
+            Classifier to score.
+
+        X : array-like or DataFrame of shape (n_samples, n_features) or (n_samples, ...)
+            Inputs.
+
+        y : array-like of shape (n_samples,)
+            True labels.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        score : float or dict of float
+        """
+        score = self.score(estimator, X, y, sample_weight=sample_weight, **self.parameters)
+        return score if self.names is None else dict(zip(self.names, score.tolist(), strict=True))
+
+    def __repr__(self):
+        given = ((k, v) for k, v in self.parameters.items() if v is not None)
+        return f"{self.maker}({', '.join(f'{k}={v!r}' for k, v in given)})"
 
     def set_score_request(self, *, sample_weight=None):
         """Request ``sample_weight`` from metadata routing, which must be enabled.
@@ -45,56 +83,6 @@ class BaseScorer:
         if not hasattr(self, "_metadata_request"):
             self.set_score_request()
         return self._metadata_request
-
-    def _by_name(self, result):
-        """Return a single score as it is, and several as a dict."""
-        return result if self.names is None else dict(zip(self.names, result.tolist(), strict=True))
-
-
-class RobustScorer(BaseScorer):
-    """Scorer ``scorer(estimator, X, y, sample_weight=None)``; see :func:`make_robust_scorer`."""
-
-    def __init__(self, attack, eps, norm, bounds, mask, random_state):
-        self.attack = attack
-        self.eps = eps
-        self.norm = norm
-        self.bounds = bounds
-        self.mask = mask
-        self.random_state = random_state
-        if isinstance(eps, list):
-            self.names = [f"robust_accuracy_{float(value):.15g}" for value in eps]
-
-    def __call__(self, estimator, X, y, sample_weight=None):
-        """Score a fitted classifier.
-
-        Parameters
-        ----------
-        estimator, X, y, sample_weight
-            As in :func:`robust_accuracy_score`.
-
-        Returns
-        -------
-        score : float or dict of float
-        """
-        score = robust_accuracy_score if self.names is None else robust_accuracy_curve
-        result = score(
-            estimator,
-            X,
-            y,
-            attack=self.attack,
-            eps=self.eps,
-            norm=self.norm,
-            bounds=self.bounds,
-            mask=self.mask,
-            sample_weight=sample_weight,
-            random_state=self.random_state,
-        )
-        return self._by_name(result)
-
-    def __repr__(self):
-        given = {k: v for k, v in vars(self).items() if k not in ("names", "_metadata_request")}
-        inner = ", ".join(f"{k}={v!r}" for k, v in given.items() if v is not None)
-        return f"make_robust_scorer({inner})"
 
 
 def make_robust_scorer(attack=None, *, eps=None, norm=None, bounds=None, mask=None, random_state=0):
@@ -153,5 +141,11 @@ def make_robust_scorer(attack=None, *, eps=None, norm=None, bounds=None, mask=No
                 "eps must be a number, a list of numbers (for a dict of scores), or an ndarray "
                 f"with one budget per feature; got {eps!r}."
             )
-    resolve_attack(attack, eps=0 if isinstance(eps, list) else eps)
-    return RobustScorer(attack, eps, norm, bounds, mask, random_state)
+    score, names = robust_accuracy_score, None
+    if isinstance(eps, list):
+        score, names = robust_accuracy_curve, [f"robust_accuracy_{float(e):.15g}" for e in eps]
+    resolve_attack(attack, eps=eps if names is None else 0)
+    threat = {"eps": eps, "norm": norm, "bounds": bounds, "mask": mask}
+    return Scorer(
+        "make_robust_scorer", score, names, attack=attack, **threat, random_state=random_state
+    )

@@ -23,6 +23,18 @@ OUT_OF_REACH, UNDECIDED = "out of reach", "undecided"
 _LEAST_VOTES = 24
 
 
+class Settings(NamedTuple):
+    """Parameters of :class:`SmoothedClassifier` that the procedures need.
+
+    ``runner_up`` says whether each class gets a bound of its own.
+    """
+
+    n_selection: int
+    n_samples: int
+    alpha: float
+    runner_up: bool
+
+
 class Outcome(NamedTuple):
     """Result of a procedure, one value for each row; see :class:`SmoothedCertificate`.
 
@@ -46,13 +58,14 @@ def check_radius(radius):
     return float(radius)
 
 
-def check_n_samples(noise, n_samples, alpha, radius=None, *, runner_up=False, norm_factor=1.0):
+def check_n_samples(noise, settings, radius=None, norm_factor=1.0):
     """Raise a ValueError if ``n_samples`` votes cannot certify anything, even if all agree.
 
     ``radius`` is in the norm of the noise; ``norm_factor`` converts it for the message.
     """
     if noise.n_points_ is not None:
         return
+    _, n_samples, alpha, runner_up = settings
     needed = _least_samples(noise, radius, alpha / 2 if runner_up else alpha)
     wanted = "anything" if radius is None else f"radius={radius * norm_factor:g}"
     if needed is None:
@@ -78,7 +91,7 @@ def _least_samples(noise, radius, alpha):
     return ThresholdTest.least_n_max(threshold, alpha)
 
 
-def certify_votes(vote_counter, noise, radius, *, n_selection, n_samples, alpha, runner_up):
+def certify_votes(vote_counter, noise, radius, settings):
     """Certify by the procedure for this noise and this radius.
 
     Returns
@@ -90,16 +103,10 @@ def certify_votes(vote_counter, noise, radius, *, n_selection, n_samples, alpha,
     """
     if noise.n_points_ is not None:
         return certify_by_enumeration(vote_counter, noise, radius), "exact"
-    settings = {
-        "n_selection": n_selection,
-        "n_samples": n_samples,
-        "alpha": alpha,
-        "runner_up": runner_up,
-    }
     if radius is None:
-        return certify_largest_radius(vote_counter, noise, **settings), "Clopper-Pearson"
-    outcome = certify_one_radius(vote_counter, noise, radius, **settings)
-    return outcome, "confidence sequence" if runner_up else "betting"
+        return certify_largest_radius(vote_counter, noise, settings), "Clopper-Pearson"
+    outcome = certify_one_radius(vote_counter, noise, radius, settings)
+    return outcome, "confidence sequence" if settings.runner_up else "betting"
 
 
 def select_classes(vote_counter, n_selection, n_first):
@@ -130,8 +137,9 @@ def select_classes(vote_counter, n_selection, n_first):
     return top, counts[rows, top], counts.sum(axis=1), n_used
 
 
-def certify_largest_radius(vote_counter, noise, *, n_selection, n_samples, alpha, runner_up):
+def certify_largest_radius(vote_counter, noise, settings):
     """Certify the largest possible radius, by a fixed number of votes."""
+    n_selection, n_samples, alpha, runner_up = settings
     rows = np.arange(len(vote_counter.x))
     top, *_ = select_classes(vote_counter, n_selection, n_selection)
     counts = vote_counter.count(rows, n_selection, n_selection + n_samples)
@@ -167,8 +175,9 @@ def _most_votes_of_others(counts, top):
     return others.max(axis=1)
 
 
-def certify_one_radius(vote_counter, noise, radius, *, n_selection, n_samples, alpha, runner_up):
+def certify_one_radius(vote_counter, noise, radius, settings):
     """Certify one radius, by as many votes as each row needs for a decision."""
+    n_selection, n_samples, alpha, runner_up = settings
     threshold = noise.threshold(radius)
     # Select an easy class by no more votes than its certificate takes.
     n_first = min(n_selection, max(_LEAST_VOTES, trials_needed(threshold, alpha)))

@@ -17,7 +17,7 @@ from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._torch import is_fitted
 from ..utils._weights import check_weights
 from ._certificate import SmoothedCertificate
-from ._certification import CERTIFIED, certify_votes, check_n_samples, check_radius
+from ._certification import CERTIFIED, Settings, certify_votes, check_n_samples, check_radius
 from ._noise import Noise
 from ._noise_parameters import NOISES, describe_unit, fit_noise
 from ._training import fit_under_noise
@@ -250,6 +250,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted object itself.
         """
         estimator = LogisticRegression() if self.estimator is None else self.estimator
         fitted = is_fitted(estimator)
@@ -265,7 +266,7 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
             seed=self.seed_,
         )
         self._check_norm()
-        check_n_samples(self.noise_, self.n_samples, self.alpha)
+        check_n_samples(self.noise_, self._settings(n_classes=2))
         if not fitted:
             options = {"n_augment": self.n_augment, "seed": self.seed_}
             inputs = X if is_dataframe(X) else array
@@ -335,20 +336,14 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         factor = self._check_norm()
         if radius is not None:
             radius = check_radius(radius) / factor
-        settings = {
-            "n_samples": self.n_samples,
-            "alpha": self.alpha,
-            "runner_up": self.bound == "runner-up" and len(self.classes_) > 2,
-        }
-        check_n_samples(self.noise_, radius=radius, norm_factor=factor, **settings)
+        settings = self._settings(len(self.classes_))
+        check_n_samples(self.noise_, settings, radius, factor)
         array = self._check_inputs(X)
         n_votes = None
         if radius is None:
             n_votes = len(array) * (self.noise_.n_points_ or self.n_selection + self.n_samples)
         with self._make_vote_counter(X, array).prepared(n_votes) as vote_counter:
-            outcome, test = certify_votes(
-                vote_counter, self.noise_, radius, n_selection=self.n_selection, **settings
-            )
+            outcome, test = certify_votes(vote_counter, self.noise_, radius, settings)
         return self._make_certificate(outcome, test, factor)
 
     def __to_torch__(self):
@@ -366,6 +361,10 @@ class SmoothedClassifier(ClassifierMixin, BaseEstimator):
         if sample_weight is not None:
             sample_weight = check_weights(sample_weight, array)
         return array, y, sample_weight
+
+    def _settings(self, n_classes):
+        runner_up = self.bound == "runner-up" and n_classes > 2
+        return Settings(self.n_selection, self.n_samples, self.alpha, runner_up)
 
     def _check_norm(self):
         """Return the factor that converts radii of the noise to the requested norm."""

@@ -74,6 +74,7 @@ class Noise(BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         self : object
+            The fitted object itself.
         """
         self.sigma_ = float(sigma)
         self.scale_ = scale

@@ -5,11 +5,12 @@ from ._l0 import L0Set
 from ._l1 import L1Set
 from ._l2 import L2Set
 from ._linf import LinfSet
-from ._threat_model import LP_NORMS, NORMS, ThreatModel, norm_factor
+from ._norms import LP_NORMS as LP_NORMS
+from ._norms import NORMS as NORMS
+from ._norms import norm_factor
+from ._threat_model import ThreatModel
 
 __all__ = [
-    "LP_NORMS",
-    "NORMS",
     "FeasibleSet",
     "L0Set",
     "L1Set",

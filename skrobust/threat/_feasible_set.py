@@ -2,20 +2,15 @@
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from math import isinf, prod
+from math import prod
 
-import numpy as np
 import torch
 
-from ..utils._rows import RowBatch
-from ..utils._validation import per_feature
-from ._parameters import mask_to_bool
-
-# Smallest distance that attacks measure by, so that its square can be a divisor.
-_SHORTEST = 1e-16
+from ._coordinates import UnitCoordinates
+from ._messages import needs_lengths
 
 
-class FeasibleSet(RowBatch, ABC):
+class FeasibleSet(UnitCoordinates, ABC):
     """Ball ∩ box ∩ mask around each input of a batch; one subclass for each norm.
 
     Made by :meth:`~skrobust.threat.ThreatModel.feasible_set`.
@@ -59,145 +54,64 @@ class FeasibleSet(RowBatch, ABC):
         where nothing limits any feature.
     """
 
-    _row_attributes = (
-        "x", "low", "high", "bottom", "top", "lowest", "highest", "farthest", "resolution",
-    )  # fmt: skip
+    _row_attributes = (*UnitCoordinates._row_attributes, "farthest")
 
     norm: str
-
-    def __init__(self, threat, x):
-        self.x = x = x.detach()
-        self.radius, scale = self._budget(threat, prod(x.shape[1:]))
-        self.is_uniform = np.ndim(scale) == 0
-        if threat.mask is not None:
-            scale = np.where(mask_to_bool(threat.mask, prod(x.shape[1:])), scale, 0.0)
-        n_free = prod(x.shape[1:]) if np.ndim(scale) == 0 else int(np.count_nonzero(scale))
-        self.n_free = max(1, n_free)
-        self.scale, self.inverse_scale = self._tensor(scale), self._tensor(_inverse(scale))
-        self.low = self.high = self.bottom = self.top = None
-        if threat.bounds is not None:
-            low, high = threat.box(x)
-            self.low, self.high = torch.minimum(x, low), torch.maximum(x, high)
-        if threat.bounds is not None or np.any(np.equal(scale, 0)):
-            self.bottom, self.top = (
-                self._side(self.low, -torch.inf),
-                self._side(self.high, torch.inf),
-            )
-
-    def _budget(self, threat, n_features):
-        """Return the radius, and the unit of the features as a number or array."""
-        if np.ndim(threat.eps) == 0 and isinf(threat.eps):
-            return torch.inf, np.float64(1.0)
-        return 1.0, per_feature(threat.eps, (n_features,), "eps")
-
-    def _tensor(self, value):
-        if np.ndim(value) == 0:
-            return float(value)
-        return torch.tensor(value, dtype=self.x.dtype, device=self.x.device).unsqueeze(0)
-
-    def _side(self, side, limit):
-        """Return one side of the box around ``u``."""
-        if side is None:
-            side = torch.full_like(self.x, limit)
-        # A feature that cannot change and has no bound would give inf * 0.
-        return (
-            (side - self.x)
-            .flatten(1)
-            .mul_(self.inverse_scale)
-            .nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
-        )
-
-    # --- coordinates ---
-
-    def to_units(self, z):
-        """Return the perturbations ``u`` that lead to the inputs ``z``."""
-        return torch.sub(z, self.x).flatten(1).mul_(self.inverse_scale)
-
-    def from_units(self, u, rows=None, out=None):
-        """Return the inputs ``z`` that perturbations lead to, clipped to the box.
-
-        Parameters
-        ----------
-        u : tensor of shape (m, d)
-
-        rows : None or int64 tensor of shape (m,), default=None
-            Rows of the batch that the perturbations belong to; None means one for each row.
-
-        out : None or tensor of shape (m, ...), default=None
-            Where to write the result.
-
-        Returns
-        -------
-        z : tensor of shape (m, ...)
-        """
-        x, low, high = (
-            side if side is None or rows is None else side[rows]
-            for side in (self.x, self.low, self.high)
-        )
-        if isinstance(self.scale, float):
-            z = torch.add(x, u.view_as(x), alpha=self.scale, out=out)
-        else:
-            z = torch.addcmul(x, u.view_as(x), self.scale.view(1, *x.shape[1:]), out=out)
-        # Clip here, too: the change of units rounds.
-        return z if low is None else z.clamp_(low, high)
-
-    def grad_to_units(self, grad):
-        """Return the gradient with respect to ``u``, given the one with respect to ``z``."""
-        return grad.flatten(1) * self.scale
-
-    def zeros(self):
-        """Return the perturbations of the inputs themselves: zeros of shape (n, d)."""
-        return torch.zeros_like(self.x).flatten(1)
 
     # --- sizes ---
 
     @staticmethod
     @abstractmethod
     def size(u):
-        """Return the norm of each row, of shape (n, 1)."""
+        """Return the norm of each row.
+
+        Parameters
+        ----------
+        u : tensor of shape (n, d)
+            Perturbations.
+
+        Returns
+        -------
+        size : tensor of shape (n, 1)
+            Their norms.
+        """
 
     @staticmethod
     @abstractmethod
     def dual_size(w):
-        """Return the dual norm of each row, of shape (n, 1); never zero.
+        """Return the dual norm of each row, which is never zero.
 
         A linear function with slope ``w`` and value ``v`` is zero at distance ``|v| /
         dual_size(w)``.
+
+        Parameters
+        ----------
+        w : tensor of shape (n, d)
+            Slopes.
+
+        Returns
+        -------
+        size : tensor of shape (n, 1)
+            Their dual norms, at least the smallest normal number.
         """
 
     def resize_(self, u, size):
-        """Scale perturbations to another size, in place; rows of zeros stay."""
+        """Scale perturbations to another size, in place; rows of zeros stay.
+
+        Parameters
+        ----------
+        u : tensor of shape (n, d)
+            Perturbations; overwritten.
+
+        size : float or tensor of shape (n, 1)
+            Norm that they get.
+
+        Returns
+        -------
+        u : tensor of shape (n, d)
+            The same tensor.
+        """
         return u.mul_(size / self.size(u).clamp_min_(torch.finfo(u.dtype).tiny))
-
-    @cached_property
-    def lowest(self):
-        """Smallest value of each feature in the set, a tensor of the shape of ``x``."""
-        lowest = self.x - self._reach()
-        return lowest if self.low is None else torch.maximum(lowest, self.low)
-
-    @cached_property
-    def highest(self):
-        """Largest value of each feature in the set, a tensor of the shape of ``x``."""
-        highest = self.x + self._reach()
-        return highest if self.high is None else torch.minimum(highest, self.high)
-
-    def _reach(self):
-        """Return how far the ball lets a single feature go, in units of X."""
-        if isinstance(self.scale, float):
-            return self.radius * self.scale
-        reach = torch.where(self.scale > 0, self.radius * self.scale, 0.0)
-        return reach.view(1, *self.x.shape[1:])
-
-    @cached_property
-    def is_bounded(self):
-        """Whether every feature has a smallest and a largest value in the set."""
-        return bool(torch.isfinite(self.highest - self.lowest).all())
-
-    def widest(self):
-        """Return the longest side of the box of each row in units, of shape (n, 1)."""
-        if self.bottom is None:
-            return self.x.new_full((len(self.x), 1), torch.inf)
-        return (self.top - self.bottom).amax(1, keepdim=True)
 
     @cached_property
     def farthest(self):
@@ -206,17 +120,7 @@ class FeasibleSet(RowBatch, ABC):
             return self.x.new_full((len(self.x), 1), torch.inf)
         return self.size(torch.maximum(-self.bottom, self.top))
 
-    @cached_property
-    def resolution(self):
-        """Size of perturbations in units that rounding does not erase, of shape (n, 1)."""
-        largest = (self.x.flatten(1) * self.inverse_scale).abs().amax(1, keepdim=True)
-        return largest.mul_(64 * torch.finfo(self.x.dtype).eps).clamp_min_(_SHORTEST)
-
     # --- projections and steps ---
-
-    def clip_(self, u):
-        """Clip perturbations to the box, in place."""
-        return u if self.bottom is None else u.clamp_(self.bottom, self.top)
 
     @staticmethod
     @abstractmethod
@@ -237,6 +141,7 @@ class FeasibleSet(RowBatch, ABC):
         Returns
         -------
         projected : tensor of shape (n, d)
+            Nearest points of ball and box.
         """
 
     def project_units(self, u, radius=None):
@@ -245,23 +150,47 @@ class FeasibleSet(RowBatch, ABC):
         Parameters
         ----------
         u : tensor of shape (n, d)
+            Perturbations; not modified.
 
         radius : float or tensor of shape (n, 1), default=None
-            Radius of the ball; None means that of the set.
+            Radius of the ball; None means the radius of the set.
 
         Returns
         -------
         projected : tensor of shape (n, d)
+            Nearest perturbations of ball and box.
         """
         radius = self.radius if radius is None else radius
         return self.project_ball(u, radius, self.bottom, self.top)
 
     def project_(self, z):
-        """Project inputs onto the set, in place."""
+        """Project inputs onto the set, in place.
+
+        Parameters
+        ----------
+        z : tensor of the shape of ``x``
+            Inputs; overwritten.
+
+        Returns
+        -------
+        z : tensor of the shape of ``x``
+            The same tensor.
+        """
         return self.from_units(self.project_units(self.to_units(z)), out=z)
 
     def perturbation(self, z):
-        """Return the projection of ``z`` less ``x``, without the rounding of their sum."""
+        """Return the projection of inputs minus ``x``, without the rounding of their sum.
+
+        Parameters
+        ----------
+        z : tensor of the shape of ``x``
+            Inputs; not modified.
+
+        Returns
+        -------
+        delta : tensor of the shape of ``x``
+            Perturbations in units of X.
+        """
         return (self.project_units(self.to_units(z)) * self.scale).view_as(z)
 
     def step_(self, z, grad, fraction):
@@ -280,10 +209,12 @@ class FeasibleSet(RowBatch, ABC):
             Gradients with respect to ``z``; may be overwritten.
 
         fraction : float or tensor of shape (n, 1)
+            Length of the step as a fraction of the radius.
 
         Returns
         -------
         z : tensor of the shape of ``x``
+            The same tensor.
         """
         u, direction = self.to_units(z), self.grad_to_units(grad)
         u = self._move_(u, direction, self.unblocked(u, direction), fraction)
@@ -291,28 +222,23 @@ class FeasibleSet(RowBatch, ABC):
 
     def _move_(self, u, direction, unblocked, fraction):
         """Move ``u`` along the steepest direction by a fraction of the radius, in place."""
-        raise NotImplementedError
+        raise needs_lengths("A step")
 
-    def unblocked(self, u, direction):
-        """Return the direction, with zeros for features that the box holds back.
+    @staticmethod
+    def unit_direction(v):
+        """Return the steepest direction of size 1.
 
         Parameters
         ----------
-        u, direction : tensors of shape (n, d)
-        """
-        if self.bottom is None:
-            return direction
-        # Limits of 0 or the largest number, as comparisons written into floats: on a CPU, boolean
-        # masks take several times as long.
-        largest = torch.finfo(u.dtype).max
-        down = torch.gt(u, self.bottom, out=torch.empty_like(u)).mul_(-largest)
-        up = torch.lt(u, self.top, out=torch.empty_like(u)).mul_(largest)
-        return direction.clamp(down, up)
+        v : tensor of shape (n, d)
+            Gradients in units.
 
-    @staticmethod
-    @abstractmethod
-    def unit_direction(v):
-        """Return the steepest direction of size 1 for each gradient ``v`` of shape (n, d)."""
+        Returns
+        -------
+        direction : tensor of shape (n, d)
+            Directions of size 1 with the largest product with the gradients.
+        """
+        raise needs_lengths("A step")
 
     # --- random points ---
 
@@ -337,9 +263,9 @@ class FeasibleSet(RowBatch, ABC):
             u.mul_(self.scale > 0)
         return self._fill_ball(u, noise)
 
-    @abstractmethod
     def _random_direction(self, uniform, noise):
         """Return vectors whose direction is uniform on the sphere (linf: points of the ball)."""
+        raise needs_lengths("A random start")
 
     def _fill_ball(self, u, noise):
         """Scale directions so that they fill the ball of size 1 uniformly."""
@@ -354,10 +280,12 @@ class FeasibleSet(RowBatch, ABC):
         Parameters
         ----------
         noise : RowNoise or GeneratorNoise
+            Source of uniform numbers.
 
         Returns
         -------
         z : tensor of the shape of ``x``
+            Inputs in the set.
         """
         u = self.random_in_ball(noise).mul_(self.radius)
         return self.from_units(self.project_units(u))
@@ -370,10 +298,12 @@ class FeasibleSet(RowBatch, ABC):
         Parameters
         ----------
         grad : tensor of the shape of ``x``
+            Slopes of the linear functions.
 
         Returns
         -------
         z : tensor of the shape of ``x``
+            Inputs in the set.
         """
         direction, size, room = self._slopes_and_rooms(grad)
         fill, _ = self._fill(size, room)
@@ -390,10 +320,12 @@ class FeasibleSet(RowBatch, ABC):
         Parameters
         ----------
         grad : tensor of the shape of ``x``
+            Slopes of the linear functions.
 
         Returns
         -------
         bound : tensor of shape (n,)
+            Upper bounds.
         """
         direction, size, room = self._slopes_and_rooms(grad)
         _, over_ball = self._fill(size, room)
@@ -420,7 +352,6 @@ class FeasibleSet(RowBatch, ABC):
         """
         raise NotImplementedError
 
-    @abstractmethod
     def hyperplane(self, w):
         """Prepare shortest steps across linear functions inside the box.
 
@@ -432,9 +363,6 @@ class FeasibleSet(RowBatch, ABC):
         Returns
         -------
         hyperplane : Hyperplane
+            Has a method ``step(gap, u=None)``.
         """
-
-
-def _inverse(scale):
-    """Return 1 / scale, and 0 for features that cannot change."""
-    return np.divide(1.0, scale, out=np.zeros_like(scale, dtype=np.float64), where=scale > 0)
+        raise needs_lengths("A step")

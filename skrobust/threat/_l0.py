@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from ..utils._validation import per_feature
+from ..utils._validation import for_each_feature
 from ._feasible_set import FeasibleSet
-from ._messages import check_bounded, needs_lengths
+from ._messages import check_bounded
 from ._selection import largest_values
 
 
@@ -13,7 +13,7 @@ class L0Set(FeasibleSet):
     """At most ``radius`` changed features ∩ box ∩ mask; see :class:`FeasibleSet`.
 
     How much a feature changes does not count: its unit is the width of its bounds, or 1 without
-    finite bounds.
+    finite bounds. Steps, random starts and hyperplanes do not exist.
     """
 
     norm = "l0"
@@ -21,9 +21,8 @@ class L0Set(FeasibleSet):
     def _budget(self, threat, n_features):
         if threat.bounds is None:
             return threat.eps, np.float64(1.0)
-        low, high = (per_feature(side, (n_features,), "bounds") for side in threat.bounds)
-        width = np.broadcast_to(high - low, (n_features,))
-        return threat.eps, np.where(np.isfinite(width), width, 1.0)
+        low, high = (for_each_feature(side, n_features, "bounds") for side in threat.bounds)
+        return threat.eps, np.where(np.isfinite(high - low), high - low, 1.0)
 
     @staticmethod
     def size(u):
@@ -63,18 +62,6 @@ class L0Set(FeasibleSet):
             return torch.inf
         return torch.where(self.scale > 0, torch.inf, 0.0).view(1, *self.x.shape[1:])
 
-    def step_(self, z, grad, fraction):
-        """Raise a ValueError: in l0 a step has no length."""
-        raise needs_lengths("A step")
-
-    @staticmethod
-    def unit_direction(v):
-        """Raise a ValueError: in l0 a step has no length."""
-        raise needs_lengths("A step")
-
-    def _random_direction(self, uniform, noise):
-        raise needs_lengths("A random start")
-
     def maximize_linear(self, grad):
         """Return the points of the set at which ``<grad, z>`` is largest."""
         check_bounded(self, "The steepest point")
@@ -85,10 +72,6 @@ class L0Set(FeasibleSet):
     def linear_upper_bound(self, grad):
         """Return the largest value of ``<grad, z - x>`` over the set, of shape (n,)."""
         return ((self.maximize_linear(grad) - self.x) * grad).flatten(1).sum(1)
-
-    def hyperplane(self, w):
-        """Raise a ValueError: in l0 a step has no length."""
-        raise needs_lengths("A step")
 
 
 def _worth_keeping(u, clipped, count):

@@ -63,6 +63,7 @@ class L1Set(FeasibleSet):
         Parameters
         ----------
         direction : tensor of shape (n, d)
+            Gradients.
 
         n_moved : int or int tensor of shape (n, 1)
             Number of entries; fewer where fewer differ from zero, and more where several are as
@@ -71,6 +72,7 @@ class L1Set(FeasibleSet):
         Returns
         -------
         signs : tensor of shape (n, d)
+            1, -1 or 0.
         """
         size = direction.abs()
         moved = torch.ge(size, largest_threshold(size, n_moved), out=size)

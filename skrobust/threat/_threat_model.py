@@ -7,18 +7,15 @@ import numpy as np
 import torch
 
 from ..utils._random import GeneratorNoise
-from ..utils._validation import fit_length, per_feature
+from ..utils._validation import fit_length, for_each_feature, per_feature
 from ._l0 import L0Set
 from ._l1 import L1Set
 from ._l2 import L2Set
 from ._linf import LinfSet
+from ._norms import NORMS, ORDERS
 from ._parameters import check_bounds, check_eps, check_mask, mask_to_bool
 
 FEASIBLE_SETS = {"linf": LinfSet, "l2": L2Set, "l1": L1Set, "l0": L0Set}
-NORMS = tuple(FEASIBLE_SETS)
-LP_NORMS = ("linf", "l2", "l1")
-
-_ORDERS = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,6 +133,7 @@ class ThreatModel:
         Returns
         -------
         feasible_set : FeasibleSet
+            The admissible points around each input.
         """
         return FEASIBLE_SETS[norm or self.norm](self, x)
 
@@ -169,6 +167,7 @@ class ThreatModel:
         Returns
         -------
         x_adv : tensor of shape (n_samples, ...)
+            Admissible points.
 
         Raises
         ------
@@ -190,6 +189,7 @@ class ThreatModel:
         Returns
         -------
         largest : tensor of shape (n_samples,)
+            Largest value for each sample.
 
         Raises
         ------
@@ -222,6 +222,7 @@ class ThreatModel:
         Returns
         -------
         x_start : tensor of shape (n_samples, ...)
+            Admissible points.
 
         Raises
         ------
@@ -241,6 +242,7 @@ class ThreatModel:
         Returns
         -------
         contained : bool tensor of shape (n_samples,)
+            True where the whole sample is admissible.
         """
         delta = (x_adv.double() - x.double()).flatten(1)
         contained = delta.isfinite().all(1) & self._ball_contains(delta, self._budgets(x.double()))
@@ -323,7 +325,7 @@ class ThreatModel:
             eps = np.asarray(self.eps).ravel()
             far = np.where(delta == 0, 0.0, np.inf)
             delta = np.divide(delta, eps, out=far, where=eps > 0)
-        return np.linalg.norm(delta, _ORDERS[self.norm], axis=1).astype(np.float64)
+        return np.linalg.norm(delta, ORDERS[self.norm], axis=1).astype(np.float64)
 
     def is_unbounded(self, n_features):
         """Return whether the ball holds the whole box, or all of space, around every input.
@@ -331,10 +333,12 @@ class ThreatModel:
         Parameters
         ----------
         n_features : int
+            Number of features of a sample.
 
         Returns
         -------
         unbounded : bool
+            True if the attacker can reach every valid input.
         """
         if self.mask is not None and not mask_to_bool(self.mask, n_features).all():
             return False
@@ -342,14 +346,13 @@ class ThreatModel:
             return True
         if self.bounds is None:
             return False
-        low, high = (fit_length(side, n_features, "bounds") for side in self.bounds)
-        width = np.broadcast_to(high - low, (n_features,))
+        low, high = (for_each_feature(side, n_features, "bounds") for side in self.bounds)
         if self.norm == "l0":
             return bool(self.eps >= n_features)
-        eps = np.broadcast_to(fit_length(self.eps, n_features, "eps"), (n_features,))
-        scaled = np.divide(width, eps, out=np.full(n_features, np.inf), where=eps > 0)
-        scaled[width == 0] = 0
-        return bool(np.linalg.norm(scaled, _ORDERS[self.norm]) <= 1)
+        eps = for_each_feature(self.eps, n_features, "eps")
+        scaled = np.divide(high - low, eps, out=np.full(n_features, np.inf), where=eps > 0)
+        scaled[high == low] = 0
+        return bool(np.linalg.norm(scaled, ORDERS[self.norm]) <= 1)
 
     def check_inputs(self, X):
         """Raise a ValueError if an input is outside the bounds, or a parameter has a wrong length.
@@ -357,6 +360,7 @@ class ThreatModel:
         Parameters
         ----------
         X : ndarray of shape (n_samples, ...)
+            Inputs.
         """
         n_features = prod(X.shape[1:])
         fit_length(self.eps, n_features, "eps")
@@ -365,8 +369,7 @@ class ThreatModel:
         if self.bounds is None:
             return
         low, high = (
-            np.broadcast_to(fit_length(side, n_features, "bounds").astype(X.dtype), (n_features,))
-            for side in self.bounds
+            for_each_feature(side, n_features, "bounds").astype(X.dtype) for side in self.bounds
         )
         flat = X.reshape(len(X), -1)
         smallest, largest = flat.min(axis=0), flat.max(axis=0)
@@ -392,10 +395,12 @@ class ThreatModel:
         Parameters
         ----------
         x : tensor of shape (n_samples, ...)
+            Inputs, for shape, dtype and device.
 
         Returns
         -------
-        low, high : tensors
+        low, high : tensors of shape () or of the shape of a sample
+            Sides of the box.
         """
         return tuple(
             torch.tensor(per_feature(side, x.shape[1:], "bounds"), dtype=x.dtype, device=x.device)
@@ -409,37 +414,6 @@ class ThreatModel:
             mask = mask_to_bool(self.mask, prod(x.shape[1:])).reshape(x.shape[1:])
             eps = np.where(mask, eps, 0.0)
         return torch.tensor(eps, dtype=x.dtype, device=x.device)
-
-
-def norm_factor(own, wanted, n_features):
-    """Return the factor that converts certified radii from one norm to another.
-
-    Parameters
-    ----------
-    own, wanted : {"linf", "l2", "l1", "l0"}
-        Norm of the radii, and the norm to convert them to.
-
-    n_features : int
-
-    Returns
-    -------
-    factor : float or None
-        A ball of radius ``factor * r`` in ``wanted`` lies inside the ball of radius ``r`` in
-        ``own``, and no larger one does. None where a radius in one norm says nothing about the
-        other: exactly one of them is l0.
-
-    Examples
-    --------
-    >>> from skrobust.threat import norm_factor
-    >>> norm_factor("l2", "linf", 16)
-    0.25
-    """
-    if own == wanted:
-        return 1.0
-    if "l0" in (own, wanted):
-        return None
-    # A norm of higher order is at most that of lower order, and at least this power of it.
-    return float(n_features) ** min(0.0, 1 / _ORDERS[wanted] - 1 / _ORDERS[own])
 
 
 def _round_down(eps, dtype):

@@ -1,6 +1,7 @@
 """Batches of which some rows are dropped, and rows that are replaced by better ones."""
 
 from copy import copy
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -43,6 +44,10 @@ class RowState:
     ----------
     **tensors : None, tensors of shape (n, ...), or other states
     """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name): ...
 
     def __init__(self, **tensors):
         vars(self).update(tensors)

@@ -36,6 +36,11 @@ def per_feature(value, shape, name):
     return value.reshape(shape) if value.ndim else value
 
 
+def for_each_feature(value, n_features, name):
+    """Return one number for each of ``n_features``; check the length."""
+    return np.broadcast_to(fit_length(value, n_features, name), (n_features,))
+
+
 def read_only(array):
     """Return a copy of an array that cannot be written to."""
     array = array.copy()

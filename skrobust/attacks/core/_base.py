@@ -15,11 +15,12 @@ from ...exceptions import NotDifferentiableError
 from ...threat import LP_NORMS, ThreatModel
 from ...utils._batching import batch_slices, resolve_batch_size
 from ...utils._containers import FLOATS, like
+from ...utils._docs import share_parameter_docs
 from ...utils._random import draw_seed
 from ...utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ...utils._torch import is_fitted
+from ._batch import AttackBatch
 from ._diagnosis import diagnose_model, diagnose_result
-from ._docs import substitute_shared_docs
 from ._problem import AttackProblem
 
 
@@ -43,13 +44,55 @@ class AttackResult:
 class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base class of all attacks: everything except what is done to one batch of tensors.
 
-    A subclass assigns its parameters in ``__init__``, extends ``_parameter_constraints`` and
-    implements ``_attack_batch``. The base class does validation, labels, batches, access to the
-    classifier and seeds, and keeps the guarantees of :meth:`perturb`.
+    A subclass writes out its ``__init__``, extends ``_parameter_constraints`` and implements
+    ``_attack_batch``. The base class does validation, labels, batches, access to the classifier and
+    seeds, and keeps the guarantees of :meth:`perturb`.
 
-    Lines ``{estimator}``, ``{eps}``, ``{bounds}``, ``{mask}``, ``{batch_size}``, ``{verbose}``,
-    ``{random_state}`` and ``{attributes}`` in the docstring of a subclass are replaced by the
-    documentation that all attacks share.
+    A line ``{name}`` in the docstring of a subclass, such as ``{bounds}``, is replaced by the
+    documentation of that parameter or attribute here.
+
+    Parameters
+    ----------
+    estimator : estimator object or torch.nn.Module, default=None
+        Classifier to attack when used as a transformer. A fitted one is used as it is; ``clone``
+        (and with it ``GridSearchCV``) would return an unfitted copy, which
+        :class:`sklearn.frozen.FrozenEstimator` prevents. One that is not fitted is cloned and
+        fitted by :meth:`fit`. None means a :class:`~sklearn.linear_model.LogisticRegression`, as a
+        substitute whose adversarial examples may transfer. :meth:`perturb` does not use it.
+
+    eps : float or array-like of shape (n_features,), default=0.1
+        Radius of the ball, or budget of each feature, in units of X.
+        See :class:`~skrobust.threat.ThreatModel`.
+
+    norm : {"linf", "l2", "l1"}, default="linf"
+        Norm of the ball.
+
+    bounds : None or pair (low, high), default=None
+        Box of valid inputs, in units of X; each side a number or an array of shape (n_features,).
+
+    mask : None, str or array-like, default=None
+        Features that the attack can change: booleans, indices or column names. None means all.
+
+    batch_size : int or "auto", default="auto"
+        Samples per batch; it bounds the memory. Apart from rounding, results do not depend on it.
+
+    verbose : int, default=0
+        With 1, a progress bar over the batches.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of all random draws. The draws of a sample depend on the seed and on its values only,
+        not on the other samples.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted classifier under attack (after :meth:`fit`).
+
+    n_features_in_ : int
+        Number of features seen during :meth:`fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of features seen during :meth:`fit`, where X has names that are all strings.
 
     See Also
     --------
@@ -70,8 +113,18 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     }
 
     def __init_subclass__(cls, **kwargs):
-        cls.__doc__ = substitute_shared_docs(cls.__doc__)
         super().__init_subclass__(**kwargs)
+        share_parameter_docs(cls)
+
+    def __init__(self, estimator, eps, norm, bounds, mask, batch_size, verbose, random_state):
+        self.estimator = estimator
+        self.eps = eps
+        self.norm = norm
+        self.bounds = bounds
+        self.mask = mask
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.random_state = random_state
 
     def perturb(self, estimator, X, y=None, *, y_target=None):
         """Find adversarial inputs for a fitted classifier.
@@ -130,8 +183,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        estimator, X, y, y_target
-            As for :meth:`perturb`.
+        estimator, X, y, y_target : see :meth:`perturb`
+            Classifier, inputs and labels.
 
         stop_on_success : bool, default=None
             Whether to stop for a sample once it has fallen. None means the attack's own
@@ -151,8 +204,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        estimator, X, y, y_target
-            As for :meth:`perturb`.
+        estimator, X, y, y_target : see :meth:`perturb`
+            Classifier, inputs and labels.
 
         Yields
         ------
@@ -181,6 +234,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         result : AttackResult
+            Points and the verdict of the estimator's ``predict``.
         """
         self._validate_params()
         return self._run(problem, draw_seed(self.random_state), stop_on_success, diagnose)
@@ -200,6 +254,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The attack itself.
         """
         validate_data(self, X, dtype=FLOATS, allow_nd=True)
         estimator = self.estimator
@@ -322,22 +377,21 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         claimed = np.zeros(len(rows), dtype=bool)
         size = resolve_batch_size(self.batch_size, X.shape[1:])
         name = type(self).__name__
-        for batch in batch_slices(len(rows), size, verbose=self.verbose, description=name):
-            x = X[batch].to(**problem.access.options)
+        for part in batch_slices(len(rows), size, verbose=self.verbose, description=name):
+            x = X[part].to(**problem.access.options)
+            labels = torch.as_tensor(problem.index[rows[part]], device=x.device)
+            feasible_set = self._feasible_set(threat, x)
             found, success = self._attack_batch(
-                problem.access,
-                self._feasible_set(threat, x),
-                torch.as_tensor(problem.index[rows[batch]], device=x.device),
-                seed=seed,
-                targeted=problem.targeted,
-                stop_on_success=stop_on_success,
+                AttackBatch(
+                    problem.access, feasible_set, labels, seed, problem.targeted, stop_on_success
+                )
             )
             # Added in the precision of X, which keeps the features that do not change.
-            X_adv[batch] = X[batch] + (found - x).to(X)
-            claimed[batch] = success.cpu().numpy()
+            X_adv[part] = X[part] + (found - x).to(X)
+            claimed[part] = success.cpu().numpy()
         # In batches of their own: with a small batch_size, rounding would cost more than the steps.
-        for batch in batch_slices(len(rows), resolve_batch_size("auto", X.shape[1:])):
-            X_adv[batch] = threat.project_exactly(X_adv[batch], X[batch])
+        for part in batch_slices(len(rows), resolve_batch_size("auto", X.shape[1:])):
+            X_adv[part] = threat.project_exactly(X_adv[part], X[part])
         return X_adv.numpy(), claimed
 
     def _refine_unconfirmed(self, search, problem, threat, X_adv, rows, *, stop_on_success):
@@ -366,29 +420,13 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         # A search that stopped at the first success goes on to the largest margin.
         return search(rows, False)[0] if stop_on_success else X_adv
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
+    def _attack_batch(self, batch):
         """Attack one batch; the method that every attack implements.
 
         Parameters
         ----------
-        model : access
-            Represents the estimator: ``model(z)`` gives logits of shape (n, n_classes >= 2) and a
-            function from gradients with respect to the logits to gradients with respect to ``z``,
-            ``model.logits(z)`` the logits alone, ``model.decide(z)`` class indices. An attack may
-            use what its attribute ``_access`` declares: "gradients" (all three), "scores" (the
-            latter two) or "decisions" (the last).
-
-        feasible_set : FeasibleSet
-            The admissible points around the batch ``feasible_set.x``.
-
-        labels : int64 tensor of shape (n,)
-            Classes to leave, or to reach where ``targeted``.
-
-        seed : int
-            For all random draws.
-
-        targeted, stop_on_success : bool
-            With ``stop_on_success`` any adversarial point is enough; else the strongest is wanted.
+        batch : AttackBatch
+            Model, feasible set, labels and settings.
 
         Returns
         -------

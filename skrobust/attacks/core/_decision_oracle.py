@@ -14,14 +14,7 @@ class DecisionOracle:
 
     Parameters
     ----------
-    model : access
-        See :mod:`skrobust.adapters._access`.
-
-    feasible_set : FeasibleSet
-
-    labels : int64 tensor of shape (n,)
-
-    targeted : bool
+    batch : AttackBatch
 
     budget : int
         Queries for each row.
@@ -35,14 +28,14 @@ class DecisionOracle:
         The features that can change.
     """
 
-    def __init__(self, model, feasible_set, labels, *, targeted, budget):
-        self.model, self.feasible_set = model, feasible_set
-        self.labels, self.targeted = labels, targeted
+    def __init__(self, batch, budget):
+        self.model, self.feasible_set = batch.model, batch.feasible_set
+        self.labels, self.targeted = batch.labels, batch.targeted
         self.budget = budget
-        self.n_queries = torch.zeros_like(labels)
-        u = feasible_set.zeros()
-        self.best = BestPoints(u.new_full((len(labels), 1), -torch.inf), u=u)
-        scale = torch.as_tensor(feasible_set.scale, device=u.device)
+        self.n_queries = torch.zeros_like(self.labels)
+        u = self.feasible_set.zeros()
+        self.best = BestPoints(u.new_full((len(u), 1), -torch.inf), u=u)
+        scale = torch.as_tensor(self.feasible_set.scale, device=u.device)
         self.free = scale.expand(1, u.shape[1])[0] > 0
 
     def n_left(self, rows):

@@ -32,28 +32,21 @@ class RestartedDescent(MinimumNormAttack):
         way; the cross-entropy heads for all classes, and finds points that are closer by one per
         cent on ordinarily trained networks for MNIST. Each finds points that the other does not.
 
-    _confidence : float
-        Margin that a point must exceed to count as adversarial.
+    confidence : float
+        Margin that a point must exceed to count as adversarial; a parameter where an attack has it.
     """
 
     _losses: tuple = (CrossEntropy, Margin)
-    _confidence = 0.0
+    confidence = 0.0
 
-    def _attack_batch(self, model, feasible_set, labels, *, seed, targeted, stop_on_success):
-        search = NormSearch(
-            model,
-            feasible_set,
-            labels,
-            targeted=targeted,
-            stop_on_success=stop_on_success,
-            confidence=self._confidence,
-        )
+    def _attack_batch(self, batch):
+        search = NormSearch(batch, confidence=self.confidence)
         state = DescentState(search)
         shares = self._noise_shares()
         for run in range(self.n_restarts):
             search.climb(self._losses[run % len(self._losses)])
             if run:
-                noise = RowNoise(search.feasible_set.x, seed + run)
+                noise = RowNoise(search.feasible_set.x, batch.seed + run)
                 state.restart(search, noise, shares[(run - 1) % len(shares)])
             self._descend(search, state)
             if not len(search):

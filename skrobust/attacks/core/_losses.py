@@ -167,7 +167,11 @@ def _spread(logits, n_low=1):
 
 
 def _divide_by_spread(grad, difference, logits, n_low=1):
-    """Return ``spread`` times the gradient of ``difference / spread``; ``grad`` is of the former."""
+    """Return the gradient of ``difference / spread`` up to a factor, given that of ``difference``.
+
+    The factor is the spread, which is positive; steps only use the direction. ``grad`` is
+    overwritten.
+    """
     if logits.shape[1] < 3:
         return grad
     spread, grad_spread = _spread(logits, n_low)

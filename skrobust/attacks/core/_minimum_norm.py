@@ -18,8 +18,37 @@ class MinimumNormAttack(BaseAttack):
     """Base class of attacks that look for the closest adversarial point.
 
     A subclass implements ``_attack_batch``, most simply by a ``NormSearch``. With ``eps=None`` the
-    feasible set that it gets has an infinite radius. The docstring of a subclass can use the line
-    ``{eps_or_none}`` besides those of :class:`BaseAttack`.
+    feasible set that it gets has an infinite radius.
+
+    Parameters
+    ----------
+    {estimator}
+
+    eps : None, float or array-like of shape (n_features,), default=None
+        Radius up to which a point counts as a success, in units of X; None means any. With one
+        value per feature, the norm of the perturbation divided by it is minimised, and 1 is the
+        radius.
+
+    norm : {"linf", "l2", "l1"}, default="linf"
+        Norm to minimise.
+
+    {bounds}
+
+    {mask}
+
+    {batch_size}
+
+    {verbose}
+
+    {random_state}
+
+    Attributes
+    ----------
+    {estimator_}
+
+    {n_features_in_}
+
+    {feature_names_in_}
 
     See Also
     --------
@@ -62,6 +91,7 @@ class MinimumNormAttack(BaseAttack):
         Returns
         -------
         self : object
+            The attack itself.
         """
         if np.ndim(self.eps) == 0:
             self.eps = None

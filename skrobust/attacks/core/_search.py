@@ -40,10 +40,10 @@ class Search(ABC):
 
     best: BestPoints
 
-    def __init__(self, model, feasible_set, loss):
-        self.model = model
-        self.feasible_set = feasible_set
-        self.loss = loss
+    def __init__(self, batch, loss):
+        self.model, self.feasible_set = batch.model, batch.feasible_set
+        self.stop_on_success = batch.stop_on_success
+        self.loss = loss(batch.labels, targeted=batch.targeted)
         self.rows = None
 
     def __len__(self):
@@ -85,24 +85,20 @@ class MarginSearch(Search):
 
     Parameters
     ----------
-    model : access
+    batch : AttackBatch
+        With ``stop_on_success``, a row is dropped once it is adversarial.
 
-    feasible_set : FeasibleSet
-
-    loss : Loss
-
-    stop_on_success : bool, default=False
-        Whether to drop a row once it is adversarial.
+    loss : type
+        A subclass of Loss.
 
     eot_samples : int, default=1
         Passes to average over, for models that are random themselves.
     """
 
-    def __init__(self, model, feasible_set, loss, *, stop_on_success=False, eot_samples=1):
-        super().__init__(model, feasible_set, loss)
-        self.stop_on_success = stop_on_success
+    def __init__(self, batch, loss, *, eot_samples=1):
+        super().__init__(batch, loss)
         self.eot_samples = eot_samples
-        x = feasible_set.x
+        x = batch.feasible_set.x
         self.best = BestPoints(x.new_full((len(x), 1), -torch.inf), point=x)
 
     def _is_done(self, score):
@@ -209,13 +205,7 @@ class NormSearch(Search):
 
     Parameters
     ----------
-    model : access
-
-    feasible_set : FeasibleSet
-
-    labels : int64 tensor of shape (n,)
-
-    targeted, stop_on_success : bool, default=False
+    batch : AttackBatch
 
     confidence : float, default=0.0
         Subtracted from all margins.
@@ -226,14 +216,12 @@ class NormSearch(Search):
         Size at which a row is done.
     """
 
-    def __init__(
-        self, model, feasible_set, labels, *, targeted=False, stop_on_success=False, confidence=0.0
-    ):
-        super().__init__(model, feasible_set, Margin(labels, targeted=targeted))
-        self.whole = feasible_set
+    def __init__(self, batch, *, confidence=0.0):
+        super().__init__(batch, Margin)
+        self.whole = batch.feasible_set
         self.confidence = confidence
-        self.enough = feasible_set.radius if stop_on_success else 0.0
-        u = feasible_set.zeros()
+        self.enough = self.whole.radius if batch.stop_on_success else 0.0
+        u = self.whole.zeros()
         self.best = BestPoints(u.new_full((len(u), 1), -torch.inf), u=u)
 
     def _is_done(self, score):

@@ -99,13 +99,8 @@ class StartingPoints:
     def _towards(self, rows, points):
         """Return perturbations to points of shape (n_rows or 1, m, ...), clipped to the box."""
         u = points.flatten(2) - self.feasible_set.x[rows].flatten(1).unsqueeze(1)
-        return self._clip(u.mul_(self.feasible_set.inverse_scale), rows)
-
-    def _clip(self, u, rows):
-        bottom, top = self.feasible_set.bottom, self.feasible_set.top
-        if bottom is None:
-            return u
-        return u.clamp_(bottom[rows].unsqueeze(1), top[rows].unsqueeze(1))
+        u.mul_(self.feasible_set.inverse_scale)
+        return self.feasible_set.take(rows).clip_(u)
 
     def _random(self, rows, noise, n_rounds):
         """Draw random perturbations of three kinds, of shape (n_rows, 3 * _N_SIZES, d).
@@ -131,7 +126,7 @@ class StartingPoints:
         u = torch.stack([first, normal[:, 1] * typical, normal[:, 2] * scale], 1)
         # Neighbours in the list differ in kind, so that a part of it has all kinds.
         u = u.transpose(1, 2).reshape(n, 3 * m, d) * self.oracle.free
-        return self._clip(u, rows)
+        return self.feasible_set.take(rows).clip_(u)
 
     def _in_box(self, uniform, otherwise, rows):
         """Return points that are uniform in the box where that is finite."""

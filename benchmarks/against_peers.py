@@ -51,7 +51,7 @@ RUNS = [
 ]
 
 # Where one point is much, or another seed makes more of a difference than the attacks: the figures
-# are means over so many seeds.
+# are means over this number of seeds.
 N_SEEDS = {"digits": 5, "spambase": 5, "mlp": 3}
 SEVERAL_SEEDS = {"APGD-ce", "APGD-dlr"}
 

@@ -152,7 +152,7 @@ def spambase():
 
 
 def adult():
-    """Categories that are drawn anew: certified accuracy against changes of so many columns."""
+    """Categories that are drawn anew: certified accuracy by the number of changed columns."""
     data = pd.read_csv(DATA / "adult.csv.gz")
     y = data.pop("income").to_numpy()
     categories = [name for name in data if not pd.api.types.is_numeric_dtype(data[name])]

@@ -386,9 +386,6 @@ class AscentState(RowState):
         Number of steps that improved the value since the last checkpoint.
     """
 
-    n_improved: torch.Tensor
-    z_before: torch.Tensor
-
     def __init__(self, z, grad, value, **others):
         n_improved = torch.zeros_like(value)
         super().__init__(z=z, grad=grad, value=value, n_improved=n_improved, **others)

@@ -203,9 +203,13 @@ class RandomSearch(MarginSearch):
         if not shares:
             return
         proposals.start(noise)
-        state, largest = self._evaluate(proposals.u)
-        # The rounding up to which values count as equal must not depend on the other rows.
-        state.rounding = largest * (4 * torch.finfo(largest.dtype).eps)
+        logits = self._logits(proposals)
+        state = RowState(
+            margin=self.loss.margin(logits),
+            value=self.loss.value(logits),
+            # Differences up to this do not count. It must not depend on the other rows.
+            rounding=logits.abs().amax(1, keepdim=True) * (4 * torch.finfo(logits.dtype).eps),
+        )
         for query, share in enumerate(shares[1:], start=1):
             if query % self._patience == 0:
                 kept = self._drop_fallen(proposals, state)
@@ -214,13 +218,14 @@ class RandomSearch(MarginSearch):
                     proposals, noise = proposals.take(kept), noise.take(kept)
                 if not len(self):
                     return
-            u = proposals.propose(noise, share, query)
-            new, _ = self._evaluate(u)
-            better = _is_better(new, state)
-            proposals.accept(u, better)
-            state.margin = torch.where(better, new.margin, state.margin)
-            state.value = torch.where(better, new.value, state.value)
-        self.rank(self.feasible_set.from_units(proposals.u), state.margin)
+            proposals.propose(noise, share, query)
+            logits = self._logits(proposals)
+            margin, value = self.loss.margin(logits), self.loss.value(logits)
+            better = _is_better(margin, value, state)
+            proposals.accept(better)
+            state.margin = torch.where(better, margin, state.margin)
+            state.value = torch.where(better, value, state.value)
+        self.rank(proposals.points(), state.margin)
         self._drop(at_least=1)
 
     @property
@@ -232,20 +237,17 @@ class RandomSearch(MarginSearch):
     def _drop_fallen(self, proposals, state):
         if not (self.stop_on_success and bool((state.margin > 0).any())):
             return None
-        self.rank(self.feasible_set.from_units(proposals.u), state.margin)
+        self.rank(proposals.points(), state.margin)
         return self._drop(at_least=1)
 
     @torch.no_grad()
-    def _evaluate(self, u):
-        """Return margins and values of the loss, and the largest logit of each row."""
-        logits = self.model.logits(self.feasible_set.from_units(u))
-        state = RowState(margin=self.loss.margin(logits), value=self.loss.value(logits))
-        return state, logits.abs().amax(1, keepdim=True)
+    def _logits(self, proposals):
+        return self.model.logits(proposals.points())
 
 
-def _is_better(new, old):
+def _is_better(margin, value, state):
     """Return whether each row may move: no adversarial point is given up for another point."""
     # Scores of trees are piecewise constant: moves between equal scores cross the plateaus.
-    better = new.value >= old.value - old.rounding
-    fallen, fallen_new = old.margin > 0, new.margin > 0
-    return torch.where(fallen == fallen_new, better, fallen_new)
+    better = value >= state.value - state.rounding
+    fallen = margin > 0
+    return torch.where(fallen == (state.margin > 0), better, fallen)

@@ -39,22 +39,22 @@ class BufferedNoise(RowBatch):
         self.n_used += n_values
         return self.numbers[:, self.n_used - n_values : self.n_used]
 
-    def below(self, n):
-        """Draw an integer from 0 to n - 1 for each row, an int64 tensor of shape (n_rows, 1)."""
+    def below(self, n, n_values):
+        """Draw integers from 0 to n - 1, an int64 tensor of shape (n_rows, n_values)."""
         # In a low precision the product may round up.
-        return (self.uniform(1) * n).long().clamp_max_(n - 1)
+        return (self.uniform(n_values) * n).long().clamp_max_(n - 1)
 
     def coin(self, n_values):
-        """Draw zeros and ones, of shape (n, n_values)."""
-        return self.uniform(n_values).round()
+        """Draw booleans, of shape (n, n_values)."""
+        return self.uniform(n_values) >= 0.5
 
     def sign(self, n_values):
         """Draw signs, of shape (n, n_values)."""
-        return self.coin(n_values).mul_(2).sub_(1)
+        return self.uniform(n_values).round().mul_(2).sub_(1)
 
 
 class Proposals(RowBatch, ABC):
-    """Base of the proposals: perturbations of the rows, and changes of one window.
+    """Base of the proposals: points of the rows, and changes of windows that can be taken back.
 
     Parameters
     ----------
@@ -64,13 +64,17 @@ class Proposals(RowBatch, ABC):
 
     Attributes
     ----------
-    u : tensor of shape (n, d)
-        Present perturbations.
+    z : tensor of shape (n, d)
+        Present points.
+
+    changes : list of tuples of three tensors of shape (n, k)
+        Changes by the last proposal, in their order: indices, values before and values after.
     """
 
-    _row_attributes = ("u",)
+    _row_attributes = ("z",)
 
-    u: torch.Tensor
+    z: torch.Tensor
+    changes: list
 
     def __init__(self, feasible_set, windows):
         self.feasible_set, self.windows = feasible_set, windows
@@ -81,13 +85,17 @@ class Proposals(RowBatch, ABC):
         part.feasible_set = self.feasible_set.take(rows)
         return part
 
+    def points(self):
+        """Return the present points, of the shape of the inputs."""
+        return self.z.view_as(self.feasible_set.x)
+
     @abstractmethod
     def start(self, noise):
-        """Set the first perturbations."""
+        """Set the first points."""
 
     @abstractmethod
     def propose(self, noise, share, query):
-        """Return changed perturbations.
+        """Change the present points.
 
         Parameters
         ----------
@@ -98,58 +106,54 @@ class Proposals(RowBatch, ABC):
 
         query : int
             Number of the query.
-
-        Returns
-        -------
-        u : tensor of shape (n, d)
         """
 
-    def accept(self, u, where):
-        """Take over the changed perturbations in some of the rows.
+    def accept(self, where):
+        """Take back the last proposal, except in some of the rows.
 
         Parameters
         ----------
-        u : tensor of shape (n, d)
-
         where : bool tensor of shape (n, 1)
+            Rows whose changes are kept.
         """
-        self.u = torch.where(where, u, self.u)
+        for index, before, after in self.changes:
+            self.z.scatter_(1, index, torch.where(where, after, before))
 
 
 class SignFlips(Proposals):
     """Proposals for linf: the values in a window go to the ends of the feasible set."""
 
-    _row_attributes = ("u", "low", "high")
+    _row_attributes = ("z", "low", "high")
 
     def __init__(self, feasible_set, windows):
         super().__init__(feasible_set, windows)
-        radius = torch.full_like(feasible_set.zeros(), feasible_set.radius)
-        self.low, self.high = feasible_set.clip_(-radius), feasible_set.clip_(radius)
+        self.low, self.high = feasible_set.lowest.flatten(1), feasible_set.highest.flatten(1)
 
     def start(self, noise):
         """Go to a random corner."""
-        self.u = torch.where(self.windows.first_flips(noise) > 0, self.high, self.low)
+        self.z = torch.where(self.windows.first_flips(noise) > 0, self.high, self.low)
 
     def propose(self, noise, share, query):
-        """Return perturbations with a window at other ends; see :meth:`Proposals.propose`."""
+        """Move a window to other ends; see :meth:`Proposals.propose`."""
         size = self.windows.flip_size(share, query)
-        index = self.windows.draw(noise, size)
-        low, high, old = (side.gather(1, index) for side in (self.low, self.high, self.u))
+        index = self.windows.draw(noise, size, 1)[:, 0]
+        low, high, old = (side.gather(1, index) for side in (self.low, self.high, self.z))
         up = self.windows.flip(noise, size)
         if up is None:
             new = torch.where(old < high, high, low)
         else:
-            new = torch.lerp(low, high, up)
+            new = torch.where(up, high, low)
             # A window that has these values already would waste the query.
             same = (old == new).all(1, keepdim=True)
-            new = torch.where(same, torch.lerp(high, low, up), new)
-        return self.u.scatter(1, index, new)
+            new = torch.where(same, torch.where(up, low, high), new)
+        self.z.scatter_(1, index, new)
+        self.changes = [(index, old, new)]
 
 
 class MassTransfers(Proposals):
     """Proposals for l2 and l1: the norm of one window moves to another, with the unused budget.
 
-    Mass is the size raised to the order of the norm, which adds up over features.
+    Mass is the size in units raised to the order of the norm, which adds up over features.
 
     Parameters
     ----------
@@ -165,7 +169,7 @@ class MassTransfers(Proposals):
         Mass of the budget that is not used.
     """
 
-    _row_attributes = ("u", "unused", "proposed_unused")
+    _row_attributes = ("z", "unused")
 
     def __init__(self, feasible_set, windows, order):
         super().__init__(feasible_set, windows)
@@ -176,26 +180,30 @@ class MassTransfers(Proposals):
         u = self.windows.first_bumps(noise)
         # Slightly inside the ball: the final rounding must not move the points that are judged.
         radius = self.feasible_set.radius * (1 - 64 * torch.finfo(u.dtype).eps)
-        self.u = self.feasible_set.clip_(self.feasible_set.resize_(u, radius))
-        self.unused = radius**self.order - self._mass(self.u)
+        u = self.feasible_set.clip_(self.feasible_set.resize_(u, radius))
+        self.unused = radius**self.order - self._mass(u)
+        self.z = self.feasible_set.from_units(u).flatten(1)
 
     def propose(self, noise, share, query):
-        """Return perturbations with one window empty and another filled."""
+        """Empty one window and fill another; see :meth:`Proposals.propose`."""
         size = self.windows.bump_size(share, query)
-        source, index = self.windows.draw(noise, size), self.windows.draw(noise, size)
-        bump = self.windows.bump(noise, size)
-        mass = self.unused + self._mass(self.u.gather(1, source))
-        u = self.u.scatter(1, source, 0.0)
-        # The windows may overlap: shared values are empty by now.
-        old = u.gather(1, index)
-        mass = (mass + self._mass(old)).clamp_min_(0)
-        new = self._fit(self._blend(old, bump, mass), index, mass)
-        self.proposed_unused = mass - self._mass(new)
-        return u.scatter_(1, index, new)
+        source, target = self.windows.draw(noise, size, 2).unbind(1)
+        from_window, window = self.feasible_set.columns(source), self.feasible_set.columns(target)
+        before_source, before = self.z.gather(1, source), self.z.gather(1, target)
+        mass = self.unused + self._mass(from_window.to_units(before_source))
+        # The windows may overlap: shared values are empty when the target is filled.
+        self.z.scatter_(1, source, from_window.x)
+        u = window.to_units(self.z.gather(1, target))
+        mass = (mass + self._mass(u)).clamp_min_(0)
+        u = self._fit(self._blend(u, self.windows.bump(noise, size), mass), window, mass)
+        self.proposed_unused = mass - self._mass(u)
+        after = window.from_units(u)
+        self.z.scatter_(1, target, after)
+        self.changes = [(source, before_source, from_window.x), (target, before, after)]
 
-    def accept(self, u, where):
-        """Take over the changed perturbations in some of the rows; see :meth:`Proposals.accept`."""
-        super().accept(u, where)
+    def accept(self, where):
+        """Take back the last proposal, except in some of the rows; see :meth:`Proposals.accept`."""
+        super().accept(where)
         self.unused = torch.where(where, self.proposed_unused, self.unused)
 
     def _mass(self, u):
@@ -205,20 +213,17 @@ class MassTransfers(Proposals):
         """Return the old values plus the bump, with all the mass, equal in each channel."""
         n, n_channels = len(old), self.windows.n_channels
         old, bump = (u.reshape(n * n_channels, -1) for u in (old, bump))
-        share = (mass / n_channels).repeat_interleave(n_channels, 0)
-        size = self._safe_size(old)
         # Slightly less than all of the bump, so that opposite signs do not leave zero.
-        u = torch.addcdiv(bump, old, size, value=0.999)
-        return u.mul_(share ** (1 / self.order) / self.feasible_set.size(u)).view(n, -1)
+        u = torch.addcdiv(bump, old, self._safe_size(old), value=0.999)
+        size = (mass / n_channels) ** (1 / self.order)
+        return u.div_(self.feasible_set.size(u)).view(n, -1).mul_(size)
 
-    def _fit(self, u, index, mass):
+    def _fit(self, u, window, mass):
         """Scale up by the mass that does not fit into the box, and clip to the box."""
-        if self.feasible_set.bottom is None:
+        if window.bottom is None:
             return u
-        sides = self.feasible_set.bottom, self.feasible_set.top
-        bottom, top = (side.gather(1, index) for side in sides)
-        kept = self._safe_size(u.clamp(bottom, top))
-        return u.mul_(mass ** (1 / self.order) / kept).clamp_(bottom, top)
+        kept = self._safe_size(u.clamp(window.bottom, window.top))
+        return window.clip_(u.mul_(mass ** (1 / self.order) / kept))
 
     def _safe_size(self, u):
         return self.feasible_set.size(u).clamp_min_(torch.finfo(u.dtype).tiny ** 0.5)

@@ -73,26 +73,28 @@ class SquareWindows:
         side = max(least, round(sqrt(share * self.n_free)))
         return min(side + 1 - side % 2, *self.sides)
 
-    def draw(self, noise, side):
-        """Draw one window for each row: int64 tensor of shape (n, k)."""
-        return self._corners(noise, side) + self.grid[:, :side, :side].reshape(1, -1)
+    def draw(self, noise, side, n_windows):
+        """Draw windows for each row: int64 tensor of shape (n, n_windows, k)."""
+        corners = self._corners(noise, side, n_windows).unsqueeze(2)
+        return corners + self.grid[:, :side, :side].reshape(-1)
 
-    def _corners(self, noise, side):
-        """Draw upper left corners of windows: int64 tensor of shape (n, 1)."""
+    def _corners(self, noise, side, n_windows):
+        """Draw upper left corners of windows: int64 tensor of shape (n, n_windows)."""
         height, width = self.sides
         if self.pixels is None:
             n_columns = width - side + 1
-            corner = noise.below((height - side + 1) * n_columns)
+            corner = noise.below((height - side + 1) * n_columns, n_windows)
             return corner.add_(corner // n_columns * (width - n_columns))
         # Each window holds a pixel that can change, at a random place.
-        pixel = self.pixels[noise.below(self.n_free)]
-        row = (pixel // width - noise.below(side)).clamp_(0, height - side)
-        column = (pixel % width - noise.below(side)).clamp_(0, width - side)
+        pixel = self.pixels[noise.below(self.n_free, n_windows)]
+        row = (pixel // width - noise.below(side, n_windows)).clamp_(0, height - side)
+        column = (pixel % width - noise.below(side, n_windows)).clamp_(0, width - side)
         return row.mul_(width).add_(column)
 
     def flip(self, noise, side):
-        """Draw a direction for each channel of the windows: 0 or 1, of shape (n, k)."""
-        return noise.coin(self.n_channels).repeat_interleave(side * side, 1)
+        """Draw a direction for each channel of the windows, booleans of shape (n, k) or (n, 1)."""
+        up = noise.coin(self.n_channels)
+        return up if self.n_channels == 1 else up.repeat_interleave(side * side, 1)
 
     def first_flips(self, noise):
         """Draw signs of all features to start from, of shape (n, d): vertical stripes."""
@@ -117,9 +119,8 @@ class SquareWindows:
 
         The bumps are horizontal or vertical, and up or down.
         """
-        vertical, up = noise.coin(1), noise.coin(self.n_channels)
-        patterns = self._patterns(side, up)
-        return patterns[(2 * vertical + up).long()].flatten(1)
+        index = noise.below(4, self.n_channels)
+        return self._patterns(side, noise.numbers)[index].flatten(1)
 
     def _patterns(self, side, like):
         """Return horizontal and vertical bumps, down and up, of shape (4, side * side)."""
@@ -167,9 +168,10 @@ class SubsetWindows:
         """Return the number of features in a set for bumps: one more, to share the budget."""
         return min(max(round(share * self.n_free), 1 + _ruler(query)), self.n_free)
 
-    def draw(self, noise, size):
-        """Draw one set for each row: int64 tensor of shape (n, size)."""
-        first, u = noise.below(self.n_free), noise.uniform(size)
+    def draw(self, noise, size, n_windows):
+        """Draw sets for each row: int64 tensor of shape (n, n_windows, size)."""
+        first = noise.below(self.n_free, n_windows).unsqueeze(2)
+        u = noise.uniform(n_windows * size).view(-1, n_windows, size)
         edges = torch.arange(size + 1, device=u.device) * self.n_free // size
         width = edges.diff()
         within = torch.minimum((u * width).long(), width - 1)

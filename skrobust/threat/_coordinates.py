@@ -107,7 +107,7 @@ class UnitCoordinates(RowBatch):
         if isinstance(self.scale, float):
             z = torch.add(x, u.view_as(x), alpha=self.scale, out=out)
         else:
-            z = torch.addcmul(x, u.view_as(x), self.scale.view(1, *x.shape[1:]), out=out)
+            z = torch.addcmul(x, u.view_as(x), self.scale.view(-1, *x.shape[1:]), out=out)
         # Clip here, too: the change of units rounds.
         return z if low is None else z.clamp_(low, high)
 
@@ -135,6 +135,21 @@ class UnitCoordinates(RowBatch):
             Zeros.
         """
         return torch.zeros_like(self.x).flatten(1)
+
+    def columns(self, index):
+        """Return the inputs, units and box of some features of each row.
+
+        Parameters
+        ----------
+        index : int64 tensor of shape (n, k)
+            Positions of the features in flat samples.
+
+        Returns
+        -------
+        columns : UnitCoordinates
+            For samples of k features.
+        """
+        return Columns(self, index)
 
     # --- box ---
 
@@ -222,6 +237,21 @@ class UnitCoordinates(RowBatch):
         down = torch.gt(u, self.bottom, out=torch.empty_like(u)).mul_(-largest)
         up = torch.lt(u, self.top, out=torch.empty_like(u)).mul_(largest)
         return direction.clamp(down, up)
+
+
+class Columns(UnitCoordinates):
+    """Some features of each row of a feasible set; made by :meth:`UnitCoordinates.columns`."""
+
+    def __init__(self, whole, index):
+        self.whole, self.index = whole, index
+
+    def __getattr__(self, name):
+        # Gather what is used, once.
+        value = getattr(self.whole, name)
+        if isinstance(value, torch.Tensor):
+            value = value.flatten(1).expand(len(self.index), -1).gather(1, self.index)
+        setattr(self, name, value)
+        return value
 
 
 def _inverse(scale):

@@ -38,7 +38,9 @@ class L0Set(FeasibleSet):
     @staticmethod
     def project_ball(u, radius, bottom=None, top=None):
         """Project onto a ball and a box; see :meth:`FeasibleSet.project_ball`."""
-        clipped = u if top is None else u.clamp(bottom, top)
+        if top is None:
+            return u * largest_values(u.abs(), radius)
+        clipped = u.clamp(bottom, top)
         return clipped * _worth_keeping(u, clipped, radius)
 
     def project_(self, z):

@@ -49,6 +49,8 @@ class RowState:
 
         def __getattr__(self, name): ...
 
+        def __setattr__(self, name, value): ...
+
     def __init__(self, **tensors):
         vars(self).update(tensors)
 
